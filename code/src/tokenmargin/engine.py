@@ -1,0 +1,188 @@
+"""Compiled kernels: the gradient's weights in log scale, and steps in coefficient form.
+
+The arithmetic is exact at any ||W||. Per query let k = argmax_t a_t. With one shared c = max over all queries and
+t != k of (a_t - a_k) <= 0 and e_t = exp(a_t - a_k - c), the attention is s_t = e^c e_t / S, S = 1 + e^c sum e_t, and
+
+    gamma_k - m = e^c sum_{t != k} e_t (gamma_k - gamma_t) / S
+
+has no cancellation. The gradient is e^c times an array of order one; normalised rules never need e^c itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from .attention import Loss, query_weights
+from .problem import TokenProblem
+
+GRADIENT_DESCENT, NORMALIZED_GD, POLYAK = 0, 1, 2
+REFRESH = 256  # steps between recomputations of the margins from the coefficients, so that rounding cannot drift
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What the kernels read: constraints in rows grouped by (sequence, query).
+
+    Attributes
+    ----------
+    start : int array, shape (R + 1,)
+        Constraints start[r]..start[r+1] belong to row r.
+    sequence : int array, shape (R,)
+    weight : array, shape (R,)
+        Share of row r in its sequence's output (1/Q).
+    score_gap : array, shape (N,)
+        gamma_{i,opt} - gamma_it > 0 of each constraint.
+    optimal_score : array, shape (n,)
+    exponential : bool
+    """
+
+    start: np.ndarray
+    sequence: np.ndarray
+    weight: np.ndarray
+    score_gap: np.ndarray
+    optimal_score: np.ndarray
+    exponential: bool
+
+    @classmethod
+    def of(cls, problem: TokenProblem, loss: Loss) -> Layout:
+        """The layout of a problem's optimal-token constraints."""
+        i, q = np.nonzero(problem.query_mask)
+        start = np.concatenate([[0], np.cumsum(problem.mask.sum(axis=1)[i] - 1)])
+        constraints = problem.constraints
+        gap = problem.optimal_scores[constraints.sequence] - problem.scores[constraints.sequence, constraints.token]
+        return cls(start, i, query_weights(problem)[i, q], gap, problem.optimal_scores.copy(), loss == "exponential")
+
+    def arrays(self) -> tuple:
+        """The fields in the kernels' order."""
+        return self.start, self.sequence, self.weight, self.score_gap, self.optimal_score, self.exponential
+
+
+@njit(cache=True)
+def shared_exponent(mu, start):
+    """c = max over rows and tokens other than the row's argmax of (a_t - a_argmax); a_opt = 0, a_k = -mu_k."""
+    c = -np.inf
+    for r in range(len(start) - 1):
+        first, second = 0.0, np.inf  # the two smallest of {0, mu_k}
+        for k in range(start[r], start[r + 1]):
+            if mu[k] < first:
+                first, second = mu[k], first
+            elif mu[k] < second:
+                second = mu[k]
+        c = max(c, first - second)
+    return c
+
+
+@njit(cache=True)
+def loss_gap_ratio(delta, gamma, exponential):
+    """(l(gamma - delta) - l(gamma)) / delta, with its limit -l'(gamma) at delta = 0."""
+    if exponential:
+        return math.exp(-gamma) * (math.expm1(delta) / delta if delta > 0.0 else 1.0)
+    sigma = 1.0 / (1.0 + math.exp(gamma))
+    return math.log1p(math.expm1(delta) * sigma) / delta if delta > 0.0 else sigma
+
+
+@njit(cache=True)
+def scaled_weights(mu, start, sequence, weight, score_gap, optimal_score, exponential, p):
+    """Fill p with e^-c p_k, the weights of the constraints in -grad L = sum p_k V_k; return (c, log(L - L*))."""
+    n = len(optimal_score)
+    c = shared_exponent(mu, start)
+    ec = math.exp(c)
+    short = np.zeros(n)  # sum_q weight (gamma_opt - gamma_top): zero where every query attends to the optimal token
+    scaled = np.zeros(n)  # e^-c sum_q weight (gamma_top - m_q)
+    for r in range(len(start) - 1):
+        low, top = 0.0, -1  # the argmax token: -1 is the optimal one
+        for k in range(start[r], start[r + 1]):
+            if mu[k] < low:
+                low, top = mu[k], k
+        gap_top = 0.0 if top < 0 else score_gap[top]
+        total, drop = 0.0, 0.0
+        for k in range(start[r], start[r + 1]):
+            if k != top:
+                p[k] = math.exp(low - mu[k] - c)
+                total += p[k]
+                drop += p[k] * (score_gap[k] - gap_top)
+        if top >= 0:
+            e_opt = math.exp(low - c)
+            total += e_opt
+            drop -= e_opt * gap_top
+        S = 1.0 + ec * total
+        drop /= S
+        for k in range(start[r], start[r + 1]):
+            if k != top:
+                p[k] *= weight[r] / S * (score_gap[k] - gap_top - ec * drop)
+            else:
+                p[k] = -weight[r] * drop / S
+        short[sequence[r]] += weight[r] * gap_top
+        scaled[sequence[r]] += weight[r] * drop
+    saturated = short.max() == 0.0
+    loss_gap = 0.0
+    for i in range(n):
+        delta = short[i] + ec * scaled[i]
+        ratio = loss_gap_ratio(delta, optimal_score[i], exponential)
+        loss_gap += ratio * (scaled[i] if saturated else delta)
+        m = optimal_score[i] - delta
+        short[i] = (math.exp(-m) if exponential else 1.0 / (1.0 + math.exp(m))) / n
+    for r in range(len(start) - 1):
+        for k in range(start[r], start[r + 1]):
+            p[k] *= short[sequence[r]]
+    log_gap = math.log(loss_gap / n) if loss_gap > 0.0 else -np.inf
+    return c, log_gap + (c if saturated else 0.0)
+
+
+@njit(cache=True)
+def gram_times(gram, p, out):
+    """out = gram @ p for a symmetric gram; plain loops beat the call of a library for small N."""
+    if len(p) > 48:
+        np.dot(gram, p, out)
+        return
+    for k in range(len(p)):
+        total = 0.0
+        for j in range(len(p)):
+            total += gram[k, j] * p[j]
+        out[k] = total
+
+
+@njit(cache=True)
+def advance(
+    gram, mu0, coefficients, mu, t0, t1, rule, a, b,
+    start, sequence, weight, score_gap, optimal_score, exponential,
+):  # fmt: skip
+    """Take the steps t0..t1-1 in place; return (path length, 0.0, -1) or (path, log step, t) where Polyak's step blows up.
+
+    rule GRADIENT_DESCENT: a = eta. NORMALIZED_GD: a = eta, b = decay. POLYAK: a = theta, b = log cap (or +inf).
+    """
+    p = np.empty_like(mu)
+    force = np.empty_like(mu)  # <V_k, -grad L> e^-c
+    path = 0.0
+    for t in range(t0, t1):
+        c, log_gap = scaled_weights(mu, start, sequence, weight, score_gap, optimal_score, exponential, p)
+        gram_times(gram, p, force)
+        square = 0.0
+        for k in range(len(p)):
+            square += p[k] * force[k]
+        if not square > 0.0:
+            break  # exactly zero gradient: every rule stays
+        norm = math.sqrt(square)
+        if rule == GRADIENT_DESCENT:
+            h = a * math.exp(c) * norm
+        elif rule == NORMALIZED_GD:
+            h = a if b == 0.0 else a * (t + 1.0) ** -b
+        else:
+            log_h = min(math.log(a) + log_gap - c - math.log(norm), b)
+            if log_h > 230.25850929940458:
+                return path, log_h, t
+            h = math.exp(log_h)
+        size = h / norm
+        path += h
+        for k in range(len(p)):
+            coefficients[k] += size * p[k]
+            mu[k] += size * force[k]
+        if (t + 1) % REFRESH == 0:
+            gram_times(gram, coefficients, force)
+            for k in range(len(p)):
+                mu[k] = mu0[k] + force[k]
+    return path, 0.0, -1
