@@ -1,0 +1,1 @@
+"""Results of related papers beside this book's own: one module a paper."""

@@ -1,0 +1,123 @@
+"""The Frobenius and the nuclear token SVM in closed cases, and training against the core engine."""
+
+import numpy as np
+import pytest
+
+from neighbours import transformers_as_svm as tas
+from tokenmargin.attention import gradient
+from tokenmargin.dynamics import train
+from tokenmargin.errors import InfeasibleSVMError
+from tokenmargin.problem import TokenProblem
+from tokenmargin.steps import NormalizedGD
+from tokenmargin.svm import solve_token_svm
+
+
+def one_problem(n=3, T=4, d=8, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, T, d))
+    X /= np.linalg.norm(X, axis=2, keepdims=True)
+    return TokenProblem(X, rng.choice([-1.0, 1.0], n), rng.standard_normal(d))
+
+
+def test_one_constraint_has_the_same_solution_in_both_norms():
+    x, z = np.array([3.0, 4.0]), np.array([1.0, 2.0])
+    V = np.outer(x, z)[None]
+    for norm in ("fro", "nuc"):
+        svm = tas.solve_norm_svm(V, norm)
+        np.testing.assert_allclose(svm.W, V[0] / (25 * 5), atol=1e-6)
+        np.testing.assert_allclose(svm.norm, 1 / np.sqrt(125), rtol=1e-6)
+
+
+def test_two_sequences_with_orthogonal_queries_and_one_difference_separate_the_norms():
+    # V_1 = e1 e1', V_2 = e1 e2': one matrix e1 (1, 1) solves both; nuclear = Frobenius = sqrt 2.
+    V = np.zeros((2, 2, 2))
+    V[0, 0, 0] = V[1, 0, 1] = 1.0
+    for norm in ("fro", "nuc"):
+        np.testing.assert_allclose(tas.solve_norm_svm(V, norm).norm, np.sqrt(2), rtol=1e-6)
+    # V_2 = e2 e2' instead: every feasible W has trace >= 2, so the nuclear norm is 2 and not sqrt 2.
+    V[1] = np.diag([0.0, 1.0])
+    np.testing.assert_allclose(tas.solve_norm_svm(V, "fro").norm, np.sqrt(2), rtol=1e-6)
+    np.testing.assert_allclose(tas.solve_norm_svm(V, "nuc").norm, 2.0, rtol=1e-6)
+
+
+def test_frobenius_solution_is_the_core_token_svm():
+    problem = one_problem()
+    V = tas.selection_constraints(problem.tokens, problem.queries[:, 0], problem.optimal)
+    np.testing.assert_allclose(tas.solve_norm_svm(V, "fro").W, solve_token_svm(problem).W, atol=1e-5)
+
+
+def test_nuclear_solution_has_rank_at_most_n_and_norms_are_ordered():
+    problem = one_problem(n=2, T=4, d=7, seed=3)
+    V = tas.selection_constraints(problem.tokens, problem.queries[:, 0], problem.optimal)
+    nuclear, frobenius = tas.solve_norm_svm(V, "nuc"), tas.solve_norm_svm(V, "fro")
+    assert tas.numerical_rank(nuclear.W) <= 2
+    assert np.linalg.norm(frobenius.W) <= np.linalg.norm(nuclear.W) * (1 + 1e-6)
+    assert nuclear.norm <= np.linalg.norm(frobenius.W, "nuc") * (1 + 1e-6)
+
+
+def test_infeasible_is_an_error_that_says_what_to_do():
+    V = np.array([[[1.0]], [[-1.0]]])
+    with pytest.raises(InfeasibleSVMError, match="larger d or another selection"):
+        tas.solve_norm_svm(V, "nuc")
+
+
+def test_equality_constraints_hold_and_the_certificate_includes_them():
+    V = np.array([np.diag([1.0, 0.0])])
+    E = np.array([np.diag([1.0, -1.0])])
+    for norm, value in (("fro", np.sqrt(2)), ("nuc", 2.0)):
+        svm = tas.solve_norm_svm(V, norm, E)
+        np.testing.assert_allclose(svm.norm, value, rtol=1e-6)
+        assert svm.certificate < 1e-6
+
+
+def test_descent_is_along_the_negative_gradient():
+    problem = one_problem(seed=5)
+    W = np.random.default_rng(1).standard_normal((8, 8))
+    G = tas.descent(problem.tokens[None], problem.queries[None, :, 0], problem.scores[None], W[None])[0]
+    assert tas.alignment(G, -gradient(problem, W)) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_train_w_agrees_with_the_core_engine():
+    problem = one_problem(seed=2)
+    W0 = np.zeros((1, 8, 8))
+    ours = tas.train_w(
+        problem.tokens[None], problem.queries[None, :, 0], problem.scores[None], W0, 0.1, np.array([0, 300])
+    )
+    core = train(problem, NormalizedGD(0.1), 300)
+    np.testing.assert_allclose(ours[-1, 0], core.W(), atol=1e-9)
+    np.testing.assert_array_equal(ours[0], W0)
+
+
+def test_gradient_steps_in_k_and_q_keep_the_imbalance_to_second_order():
+    problem = one_problem(seed=2)
+    rng = np.random.default_rng(0)
+    K, Q = 0.3 * rng.standard_normal((2, 1, 8, 8))
+    arrays = (problem.tokens[None], problem.queries[None, :, 0], problem.scores[None])
+    drift = []
+    for eta in (0.02, 0.01):
+        _, imbalance = tas.train_kq(*arrays, K, Q, eta, np.array([0, round(1 / eta)]))
+        drift.append(abs(imbalance[1, 0] - imbalance[0, 0]))
+    assert drift[1] < 0.6 * drift[0] < 0.02
+
+
+def test_scaled_forces_stay_exact_where_the_softmax_underflows():
+    scores = np.array([[[1.0, 0.0]]])
+    f = tas.scaled_forces(np.array([[[5000.0, 0.0]]]), scores)
+    np.testing.assert_allclose(f, [[[1.0, -1.0]]] / (1 + np.exp([[[1.0]]])), rtol=1e-12)
+
+
+def test_mixture_head_finds_the_mixture():
+    X = np.eye(3)[None, None]
+    target = np.array([[[0.7, 0.3 + 0.2, -0.2]]]) - [[[0.0, 0.2, 0.0]]]
+    W = tas.train_mixture(X, np.eye(3)[None, :1], target, 1.0, np.array([20000]))[-1, 0]
+    a = W @ np.eye(3)[0]
+    assert a[0] - a[1] == pytest.approx(np.log(0.7 / 0.3), abs=2e-2)
+    assert a[1] - a[2] > 5.0
+
+
+def test_alignment_and_direction_error_of_scaled_copies():
+    W = np.arange(6.0).reshape(2, 3)
+    assert tas.alignment(W, 7 * W) == pytest.approx(1.0)
+    assert tas.direction_error(W, 7 * W) == pytest.approx(0.0, abs=1e-15)
+    assert tas.direction_error(W, -W) == pytest.approx(2.0)
+    assert tas.numerical_rank(np.diag([1.0, 1e-3, 1e-5])) == 2
