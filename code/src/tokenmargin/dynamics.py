@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -177,7 +178,7 @@ def train(
         raise ValueError(f"form is {form!r}; it must be 'auto', 'gram', 'matrix' or 'reference'.")
     state = kinds[form](problem, step, start, loss)
     rows = [state.record(0)]
-    for t0, t1 in tqdm(list(zip(times[:-1], times[1:], strict=True)), disable=not progress, leave=False):
+    for t0, t1 in tqdm(list(pairwise(times)), disable=not progress, leave=False):
         state.advance(int(t0), int(t1))
         rows.append(state.record(int(t1)))
         if stop is not None and stop(rows[-1][1]):
