@@ -105,13 +105,18 @@ def test_loss_constant_of_one_point():
 
 
 def test_normalised_threshold_is_where_two_points_lose_stability():
-    S = eos.two_points(0.5, 1.0)  # e^-r + e^r; sum lambda s s' off w_mm is 4, ||w_mm|| = 2
+    S = eos.two_points(0.5, 0.9)  # duals 4(b, 1)/(1 + b): sum lambda s s' off w_mm is 4 b, ||w_mm|| = 2
     svm = eos.max_margin(S)
-    assert eos.normalised_threshold(S, svm) == pytest.approx(1.0)
+    threshold = eos.normalised_threshold(S, svm)
+    assert threshold == pytest.approx(2 * 2 / (4 * 0.9))
+    v = eos.potential_minimiser(S, svm)
     for factor, stable in ((0.95, True), (1.05, False)):
-        w = np.array([0.0, 1e-3])
-        for _ in range(3000):
-            p = np.exp(-S @ w - (-S @ w).max())
-            g = S.T @ p
-            w = w + factor * g / np.linalg.norm(g)
-        assert (abs(w[1]) < 1e-6) == stable
+        w = eos.normalised_descent(S, factor * threshold, np.array([3000]))[0]
+        assert (np.linalg.norm(eos.split(w, svm)[1] - v) < 1e-6) == stable
+
+
+def test_normalised_steps_have_their_length_and_never_underflow():
+    S = data(3, n=5, d=60)
+    path = eos.normalised_descent(S, 2.0, np.arange(3000))
+    np.testing.assert_allclose(np.linalg.norm(np.diff(path, axis=0), axis=1), 2.0)
+    assert (S @ path[-1]).min() > 800

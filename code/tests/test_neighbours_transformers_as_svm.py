@@ -121,3 +121,31 @@ def test_alignment_and_direction_error_of_scaled_copies():
     assert tas.direction_error(W, 7 * W) == pytest.approx(0.0, abs=1e-15)
     assert tas.direction_error(W, -W) == pytest.approx(2.0)
     assert tas.numerical_rank(np.diag([1.0, 1e-3, 1e-5])) == 2
+
+
+@pytest.mark.parametrize("norm", ["fro", "nuc"])
+def test_relative_margin_is_one_at_the_solution_and_less_elsewhere(norm):
+    X, z, scores = tas.random_tokens(1, 2, 3, 5, seed=0)
+    V = tas.selection_constraints(X[0], z[0], scores[0].argmax(axis=1))
+    svm = tas.solve_norm_svm(V, norm)
+    other = svm.W + 0.3 * np.random.default_rng(1).standard_normal((5, 5))
+    ratio = tas.relative_margin(np.array([3 * svm.W, other]), V, svm, norm)
+    assert ratio[0] == pytest.approx(1.0, abs=1e-6)
+    assert ratio[1] < 1.0
+    np.testing.assert_array_equal(tas.selected(X, z, svm.W[None]), scores.argmax(axis=2))
+
+
+def test_random_tokens_are_unit_and_depend_only_on_the_seed():
+    X, z, scores = tas.random_tokens(2, 3, 4, 6, seed=7)
+    np.testing.assert_allclose(np.linalg.norm(X, axis=-1), 1.0)
+    assert z.shape == (2, 3, 6)
+    np.testing.assert_array_equal(tas.random_tokens(2, 3, 4, 6, seed=7)[2], scores)
+    assert (tas.random_tokens(2, 3, 4, 6, seed=8)[2] != scores).any()
+
+
+def test_nuclear_solution_is_not_unique_on_orthogonal_tokens():
+    # Queries e1, e2, differences e1, e2: diag(1, 1) has nuclear norm 2, and so has the rank-one matrix of ones.
+    V = np.array([np.diag([1.0, 0.0]), np.diag([0.0, 1.0])])
+    svm = tas.solve_norm_svm(V, "nuc")
+    np.testing.assert_allclose(tas.relative_margin(np.ones((2, 2)), V, svm, "nuc"), 1.0, rtol=1e-6)
+    assert tas.relative_margin(np.ones((2, 2)), V, tas.solve_norm_svm(V, "fro"), "fro") < 0.8

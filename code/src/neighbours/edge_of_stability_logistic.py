@@ -145,3 +145,18 @@ def normalised_threshold(S: Array, svm: MaxMargin) -> float:
 def two_points(gamma: float = 0.1, b: float = 0.75) -> Array:
     """Signed features (gamma, 1) and (gamma, -b), shape (2, 2); max-margin direction: the first axis."""
     return np.array([[gamma, 1.0], [gamma, -b]])
+
+
+def normalised_descent(S: Array, h: float, times: Array) -> Array:
+    """w_{t+1} = w_t - h grad L/||grad L|| on the exponential loss from zero; w at `times`, shape (K, d).
+
+    Only ratios of exp(-m_i) enter, so that the run stays exact at any margin.
+    """
+    wanted, kept, w = set(np.asarray(times).tolist()), [], np.zeros(S.shape[1])
+    for t in range(int(times[-1]) + 1):
+        if t in wanted:
+            kept.append(w)
+        margins = S @ w
+        force = S.T @ np.exp(margins.min() - margins)
+        w = w + h * force / np.linalg.norm(force)
+    return np.array(kept)

@@ -170,3 +170,24 @@ def numerical_rank(W: Array, threshold: float = 1e-4) -> int:
 
 def _norms(W: Array) -> Array:
     return np.linalg.norm(W, axis=(-2, -1), keepdims=True)
+
+
+def relative_margin(W: Array, V: Array, svm: NormSVM, norm: Norm) -> Array:
+    """(min_k <V_k, W>/||W||) over its largest possible value 1/||W_svm||: at most 1; W (..., d, d)."""
+    margins = np.einsum("kde,...de->...k", V, W).min(axis=-1)
+    return margins * svm.norm / np.linalg.norm(W, norm, axis=(-2, -1))
+
+
+def random_tokens(runs: int, n: int, T: int, d: int, seed: int) -> tuple[Array, Array, Array]:
+    """Unit tokens X (R, n, T, d) and queries z (R, n, d), and the scores y_i v'x_it (R, n, T) of random heads v."""
+    rng = np.random.default_rng(seed)
+    X, z = rng.standard_normal((runs, n, T, d)), rng.standard_normal((runs, n, d))
+    X /= np.linalg.norm(X, axis=-1, keepdims=True)
+    z /= np.linalg.norm(z, axis=-1, keepdims=True)
+    v, y = rng.standard_normal((runs, d)), rng.choice([-1.0, 1.0], (runs, n))
+    return X, z, y[:, :, None] * np.einsum("rntd,rd->rnt", X, v)
+
+
+def selected(X: Array, z: Array, W: Array) -> Array:
+    """The most attended token of each sequence, shape (R, n)."""
+    return np.matmul(X, np.matmul(z, W.transpose(0, 2, 1))[..., None])[..., 0].argmax(axis=2)
