@@ -1,0 +1,92 @@
+# The companion: `make book` builds it, `make test` tests it, `make help` lists the rest. All else happens in .venv.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+BIN := .venv/bin
+ENVIRONMENT := .venv/.ready
+EXECUTED := _build/executed
+WARM := _build/.warm
+SITE := _build/html/claims.json
+PROSE := $(shell find book -name '*.md' -o -name '*.bib' -o -path '*_static/*') _config.yml _toc.yml
+
+.PHONY: book site test run lint format lock lab bench badge clean help
+
+book: $(ENVIRONMENT)  ## Execute what changed, render, check: the book is _build/html/index.html
+	@mkdir -p _build && : > _build/executed.log
+	@$(BIN)/python -m companion.dependencies
+	@start=$$(date +%s); $(MAKE) --no-print-directory --jobs=$(JOBS) site; \
+	echo "$$(wc -l < _build/executed.log | tr -d ' ') notebooks executed in $$(( $$(date +%s) - start )) s. The book: _build/html/index.html"
+
+-include _build/dependencies.mk
+
+site: $(SITE)
+
+$(SITE): $(addprefix $(EXECUTED)/,$(NOTEBOOKS)) $(PROSE) $(wildcard code/src/companion/*.py)
+	@echo "  rendering"
+	@$(BIN)/python -m companion.render
+	@touch $@
+
+$(EXECUTED)/%.ipynb: %.ipynb $(ENVIRONMENT) | $(WARM)
+	@$(BIN)/python -m companion.execute $< $@
+	@echo $< >> _build/executed.log
+
+$(WARM): $(wildcard code/src/tokenmargin/*.py) $(ENVIRONMENT)
+	@mkdir -p _build
+	@$(BIN)/python -m tokenmargin.warmup
+	@touch $@
+
+test: $(ENVIRONMENT)  ## Run the tests, warnings as errors
+	@$(BIN)/python -m pytest -c code/pyproject.toml code/tests
+
+run: $(ENVIRONMENT) | $(WARM)  ## Execute one chapter anew: make run NOTEBOOK=model P="-p seed 3"
+	@test -n "$(NOTEBOOK)" || { echo 'Say which: make run NOTEBOOK=model P="-p seed 3"' >&2; exit 2; }
+	@$(BIN)/python -m companion.run $(NOTEBOOK) $(P)
+
+lint: $(ENVIRONMENT)  ## Check code, notebooks and workflows
+	@$(BIN)/ruff check --config code/pyproject.toml code book
+	@$(BIN)/ruff format --check --config code/pyproject.toml code book
+	@$(BIN)/python -m companion.clean --check
+	@$(BIN)/zizmor --offline --quiet .github/workflows
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+format: $(ENVIRONMENT)  ## Format the code and clean the notebooks
+	@$(BIN)/ruff check --fix --config code/pyproject.toml code book
+	@$(BIN)/ruff format --config code/pyproject.toml code book
+	@$(BIN)/python -m companion.clean
+
+badge: $(ENVIRONMENT)  ## Write the README's line on the claims from the built book
+	@$(BIN)/python -m companion.badge
+
+bench: $(ENVIRONMENT) | $(WARM)  ## Time the engine and the token SVM
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python code/benchmarks/speed.py
+
+lab: $(ENVIRONMENT)  ## Open JupyterLab in the book's environment
+	@$(BIN)/jupyter lab book
+
+lock: $(ENVIRONMENT)  ## Compile requirements.in anew (needs uv)
+	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
+	  --custom-compile-command "make lock" requirements.in -o requirements.txt
+
+$(ENVIRONMENT): requirements.txt code/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "The companion needs Python 3.11 or newer; set one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "  making the environment .venv (about a minute)"
+	@$(PYTHON) -m venv .venv
+	@if command -v uv >/dev/null; then \
+	  uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt && \
+	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e code; \
+	else \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e code; \
+	fi
+	@touch $@
+
+clean:  ## Remove all that was built (the environment stays)
+	@rm -rf _build
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'

@@ -1,0 +1,1 @@
+"""The machinery of the book: execution, claims, numbers, figures, rendering, checks."""

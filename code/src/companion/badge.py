@@ -1,0 +1,37 @@
+"""The README's line of claims, between its two markers.
+
+``python -m companion.badge`` writes it; with ``--check`` it only says whether it is up to date.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+
+from companion.claims_page import summary
+from companion.paths import CLAIMS, README
+
+LINE = re.compile(r"(<!-- claims -->)(.*?)(<!-- /claims -->)", re.DOTALL)
+
+
+def with_line(readme: str, line: str) -> str:
+    """`readme` with `line` between the markers."""
+    return LINE.sub(lambda match: f"{match[1]}{line}{match[3]}", readme)
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check the line; returns the exit code."""
+    rows = json.loads(CLAIMS.read_text())
+    old = README.read_text()
+    new = with_line(old, f"**{summary(rows)}**, checked on every build.")
+    if "--check" in arguments:
+        if old != new:
+            print("README.md: the line of claims is not up to date; run make badge", file=sys.stderr)
+        return int(old != new)
+    README.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,170 @@
+"""Claims that are checked: a statement, what is predicted, what was measured, and how far apart they may be.
+
+A claim that does not hold raises, so the build fails; the page of claims shows the state of all of them.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from companion.numbers import text
+
+SOURCES = {
+    "abstract": "the paper's abstract",
+    "secondary": "a secondary summary of the paper",
+    "companion": "this companion",
+    "neighbour": "a related paper",
+}
+MIME = "application/vnd.companion.claim+json"
+TINY = 1e-300
+
+Relation = Callable[[float, float, float], bool]
+RELATIONS: dict[str, Relation] = {
+    "close": lambda measured, predicted, tol: abs(measured - predicted) <= tol * max(abs(predicted), TINY),
+    "absolute": lambda measured, predicted, tol: abs(measured - predicted) <= tol,
+    "at most": lambda measured, predicted, tol: measured <= predicted + tol,
+    "at least": lambda measured, predicted, tol: measured >= predicted - tol,
+    "all": lambda measured, predicted, tol: measured == predicted,
+}
+
+
+class ClaimDoesNotHold(AssertionError):
+    """A claim failed: names it, its prediction, its measurement and its tolerance."""
+
+    def __init__(self, claim: Claim):
+        super().__init__(
+            f"claim {claim.id!r} does not hold: {claim.statement} "
+            f"Predicted {claim.relation} {claim.predicted!r}, measured {claim.measured!r}, "
+            f"tolerance {claim.tolerance!r}."
+        )
+
+
+class ClaimIsMalformed(ValueError):
+    """A claim cannot be judged: an unknown source or relation, a bad id, or a number that is not finite."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One checked statement; `claim` makes, shows and judges it in one call."""
+
+    id: str
+    statement: str
+    source: str
+    predicted: float
+    measured: float
+    tolerance: float
+    relation: str = "close"
+    figure: str | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", self.id):
+            raise ClaimIsMalformed(f"claim id {self.id!r} must be words joined by single hyphens")
+        if self.kind not in SOURCES:
+            raise ClaimIsMalformed(
+                f"claim {self.id!r}: source {self.source!r} must begin with one of {', '.join(SOURCES)}, "
+                "followed by ':' and details if any"
+            )
+        if self.relation not in RELATIONS:
+            raise ClaimIsMalformed(
+                f"claim {self.id!r}: relation {self.relation!r} must be one of {', '.join(RELATIONS)}"
+            )
+        for name in ("predicted", "measured", "tolerance"):
+            if not math.isfinite(getattr(self, name)):
+                raise ClaimIsMalformed(f"claim {self.id!r}: {name} is {getattr(self, name)}, not a finite number")
+        if self.tolerance < 0:
+            raise ClaimIsMalformed(f"claim {self.id!r}: tolerance {self.tolerance} is negative")
+
+    @property
+    def kind(self) -> str:
+        """Where the statement comes from: a key of `SOURCES`."""
+        return self.source.partition(":")[0].strip()
+
+    @property
+    def holds(self) -> bool:
+        """Whether the measurement agrees with the prediction within the tolerance."""
+        return bool(RELATIONS[self.relation](self.measured, self.predicted, self.tolerance))
+
+    def expectation(self) -> str:
+        """The prediction with its tolerance, as a reader reads it."""
+        number, slack = text(self.predicted), text(self.tolerance)
+        if self.relation == "close":
+            return f"{number} ± {text(100 * self.tolerance)} %"
+        if self.relation == "absolute":
+            return f"{number} ± {slack}"
+        if self.relation == "all":
+            return f"all {number}"
+        sign = "+" if self.relation == "at most" else "−"
+        return f"{self.relation} {number}" + (f" ({sign} {slack})" if self.tolerance else "")
+
+    def as_dict(self) -> dict:
+        """All fields, with the verdict, for `claims.json`."""
+        return asdict(self) | {"kind": self.kind, "holds": self.holds, "expectation": self.expectation()}
+
+    def to_html(self) -> str:
+        """One compact block, with an anchor to link to."""
+        state = "holds" if self.holds else "fails"
+        return (
+            f'<div class="claim claim-{state}" id="claim-{self.id}">'
+            f'<span class="claim-state">{"✓ holds" if self.holds else "✗ does not hold"}</span> '
+            f'<span class="claim-statement">{prose(self.statement)}</span> '
+            f'<span class="claim-numbers">predicted {self.expectation()}, measured <b>{text(self.measured)}</b></span> '
+            f'<span class="claim-source">{prose(self.source)} · <a href="claims.html">{self.id}</a></span></div>'
+        )
+
+
+def prose(words: str) -> str:
+    """HTML of a short text in which ``$...$`` is mathematics and backticks are code."""
+    words = html.escape(words, quote=False)
+    words = re.sub(r"\$(.+?)\$", r'<span class="math notranslate nohighlight">\\(\1\\)</span>', words)
+    return re.sub(r"`(.+?)`", r"<code>\1</code>", words)
+
+
+def claim(
+    id: str,
+    statement: str,
+    *,
+    source: str,
+    predicted: float,
+    measured: float,
+    tolerance: float = 0.0,
+    relation: str = "close",
+    figure: str | None = None,
+) -> None:
+    """Check a statement, show the result on the page, and fail the build when it does not hold.
+
+    Parameters
+    ----------
+    id : str
+        Unique in the whole book: words joined by hyphens. The anchor is ``claim-<id>``.
+    statement : str
+        One sentence; ``$...$`` is typeset.
+    source : str
+        ``abstract``, ``secondary``, ``companion`` or ``neighbour``, with details after a colon
+        (``"companion: Theorem 1"``).
+    predicted, measured : float
+        Finite numbers. For ``all``: how many were tried, and of how many it is true.
+    tolerance : float
+        Relative for ``close``; absolute for ``absolute``, ``at most`` and ``at least``; unused for ``all``.
+    relation : {"close", "absolute", "at most", "at least", "all"}
+        How the measurement relates to the prediction.
+    figure : str, optional
+        Name of the figure that shows it (``mystnb`` metadata of its cell).
+
+    Raises
+    ------
+    ClaimDoesNotHold
+        When measurement and prediction disagree.
+    ClaimIsMalformed
+        When it cannot be judged.
+    """
+    from IPython.display import display
+
+    result = Claim(id, statement, source, float(predicted), float(measured), float(tolerance), relation, figure)
+    plain = f"Claim {id}: {result.expectation()} predicted, {text(result.measured)} measured"
+    display({"text/plain": plain, "text/html": result.to_html(), MIME: result.as_dict()}, raw=True)
+    if not result.holds:
+        raise ClaimDoesNotHold(result)

@@ -1,0 +1,36 @@
+"""Numbers for prose: computed in a notebook, read on the page, never typed by hand."""
+
+from __future__ import annotations
+
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+PREFIX = "application/papermill.record/"
+
+
+def text(value: object, fmt: str = ".3g") -> str:
+    """A number as it should be read: ``1.2 × 10⁻⁵`` for 1.2e-05, a true minus sign; any other value as is."""
+    if isinstance(value, str):
+        return value
+    mantissa, mark, exponent = format(value, fmt).partition("e")
+    mantissa = mantissa.replace("-", "−")
+    if not mark:
+        return mantissa
+    power = f"10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+    return power if mantissa == "1" else f"{mantissa} × {power}"
+
+
+def put(name: str, value: object, fmt: str = ".3g") -> None:
+    """Name a number for the prose of the same page, where ``{glue:text}`name` `` shows it.
+
+    Parameters
+    ----------
+    name : str
+        Key, unique on the page.
+    value : number or str
+        What was measured; a text is shown as it is.
+    fmt : str
+        Format of a number, as in ``format(value, fmt)``.
+    """
+    from IPython.display import display
+
+    metadata = {"scrapbook": {"name": name, "mime_prefix": PREFIX}}
+    display({f"{PREFIX}text/plain": text(value, fmt)}, metadata=metadata, raw=True)

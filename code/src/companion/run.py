@@ -1,0 +1,66 @@
+"""Execute one chapter with changed parameters: ``python -m companion.run NOTEBOOK [-p name value ...]``.
+
+The book is not touched: the executed notebook and its page go to ``_build/runs/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+from companion.execute import NotebookFailed, execute
+from companion.paths import BOOK, RUNS, relative
+
+
+def target_of(name: str, given: dict[str, str]) -> Path:
+    """Where the run goes: named after the notebook and its parameters."""
+    key = hashlib.sha256(repr(sorted(given.items())).encode()).hexdigest()[:8]
+    return RUNS / f"{name}-{key}.ipynb"
+
+
+def find(name: str) -> Path:
+    """The notebook called `name`, with or without its folder and suffix.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is none; lists those there are.
+    """
+    name = name.removeprefix("book/").removesuffix(".ipynb")
+    path = BOOK / f"{name}.ipynb"
+    if not name or not path.exists():
+        names = sorted(str(path.relative_to(BOOK).with_suffix("")) for path in BOOK.rglob("*.ipynb"))
+        raise FileNotFoundError(f"There is no notebook {name!r}. There are: {', '.join(names)}")
+    return path
+
+
+def to_html(notebook: Path) -> Path:
+    """A page of the executed notebook, beside it."""
+    command = [sys.executable, "-m", "nbconvert", "--to", "html", "--log-level", "ERROR", str(notebook)]
+    subprocess.run(command, check=True)
+    return notebook.with_suffix(".html")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="companion.run", description=__doc__.splitlines()[0])
+    parser.add_argument("notebook")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    options = parser.parse_args(arguments)
+    given = dict(options.p)
+    try:
+        source = find(options.notebook)
+        target = target_of(str(source.relative_to(BOOK).with_suffix("")), given)
+        execute(source, target, given)
+    except (NotebookFailed, ValueError, FileNotFoundError) as problem:
+        print(f"\n{problem}\n", file=sys.stderr)
+        return 1
+    print(f"The executed notebook is {relative(target)}\nIts page is {relative(to_html(target))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
