@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.linalg import lstsq
+from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.optimize import nnls
 
 from .errors import InfeasibleSVMError, SolverError
@@ -16,6 +16,9 @@ from .problem import Constraints, TokenProblem
 
 Array = np.ndarray
 FEASIBILITY = 1e-7  # a convex combination of the V_k shorter than this times max ||V_k|| is taken for zero
+FEW = 300  # up to this many constraints the whole Gram matrix is used
+BLOCK = 500  # violated constraints that enter the working set in one round
+PROXIMAL = 1e-9  # weight of the proximal term, relative to the Gram matrix's largest diagonal entry
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +80,7 @@ def solve_token_svm(
     problem: TokenProblem,
     selection: ArrayLike | None = None,
     *,
-    method: Literal["auto", "gram", "cvxpy"] = "auto",
+    method: Literal["auto", "gram", "working-set", "cvxpy"] = "auto",
     tolerance: float = 1e-9,
 ) -> TokenSVM:
     """Solve the token SVM of a token selection.
@@ -87,9 +90,11 @@ def solve_token_svm(
     problem : TokenProblem
     selection : int array, shape (n,), optional
         The tokens to separate from the others; default the optimal tokens.
-    method : {"auto", "gram", "cvxpy"}
-        "gram": active set on the constraint Gram matrix (least-distance programming by non-negative least
-        squares). "cvxpy": an independent primal solve in a d x d variable, for checking.
+    method : {"auto", "gram", "working-set", "cvxpy"}
+        "gram": least-distance programming by non-negative least squares on the whole N x N Gram matrix.
+        "working-set": the same problem by constraint generation; only the Gram matrix of the working set is formed, all
+        other margins are matrix-free, N d^2 a round. "cvxpy": an independent primal solve in a d x d variable, for
+        checking. "auto": "gram" for few constraints, "working-set" for many.
     tolerance : float
         Largest certificate accepted.
 
@@ -106,14 +111,18 @@ def solve_token_svm(
 
     Notes
     -----
-    Source: Lawson & Hanson, Solving Least Squares Problems (1974), chapter 23 (LDP).
+    Sources: Lawson & Hanson, Solving Least Squares Problems (1974), chapter 23 (least-distance programming); Kim & Park,
+    Fast nonnegative matrix factorization, SIAM J. Sci. Comput. 33 (2011) (block principal pivoting).
     """
     constraints = problem.constraints if selection is None else problem.constraints_of(selection)
-    solvers = {"auto": _duals_by_ldp, "gram": _duals_by_ldp, "cvxpy": _duals_by_cvxpy}
-    if method not in solvers:
-        raise ValueError(f"method is {method!r}; it must be one of {', '.join(map(repr, solvers))}.")
+    few = len(constraints) <= FEW
+    solvers = {"gram": _duals_by_ldp, "working-set": _duals_by_working_set, "cvxpy": _duals_by_cvxpy}
+    if method not in ("auto", *solvers):
+        raise ValueError(f"method is {method!r}; it must be one of 'auto', {', '.join(map(repr, solvers))}.")
+    if method == "auto":
+        method = "gram" if few else "working-set"
     duals = solvers[method](constraints)
-    svm = TokenSVM(constraints, duals, constraints.gram @ duals)
+    svm = TokenSVM(constraints, duals, constraints.margins(constraints.combine(duals)))
     if svm.certificate() > tolerance:
         raise SolverError(
             f"the token SVM's certificate is {svm.certificate():.1e}, above the tolerance {tolerance:.1e} (primal "
@@ -142,7 +151,7 @@ def _duals_by_ldp(constraints: Constraints) -> Array:
     distance = float(np.sqrt(max(0.0, weights @ gram @ weights)))  # of the convex hull of the V_k from 0 = rho/scale
     if distance < FEASIBILITY:
         raise _infeasible(constraints, weights, distance)
-    return _polish(gram, x / residual) / scale**2
+    return _nonnegative_qp(gram, x / residual) / scale**2
 
 
 def _square_root(gram: Array) -> Array:
@@ -152,26 +161,104 @@ def _square_root(gram: Array) -> Array:
     return np.sqrt(values[keep])[:, None] * vectors[:, keep].T
 
 
-def _polish(gram: Array, duals: Array, rounds: int = 20) -> Array:
-    """Solve Gram_AA lambda_A = 1 on the active set A to full precision, dropping and adding constraints as needed."""
-    best, best_error = duals, _kkt_error(gram, duals)
-    active = duals > 1e-10 * duals.max()
+def _duals_by_working_set(constraints: Constraints) -> Array:
+    """Duals by constraint generation, in two passes over min (1/2) x'(Gram + shift 11')x - 1'x, x >= 0.
+
+    With shift 1 this is least-distance programming, bounded whether or not the token SVM is feasible: it decides, and
+    gives the Farkas weights or a start. With shift 0 it is the token SVM's dual, solved to full precision.
+    """
+    scale = constraints.norms.max()
+    if scale == 0.0:
+        raise _infeasible(constraints, np.ones(len(constraints)), 0.0)
+    N = len(constraints)
+    first = np.zeros(N, dtype=bool)
+    first[np.linspace(0, N - 1, min(N, BLOCK)).astype(int)] = True
+    x = _generate(constraints, scale, np.zeros(N), first, shift=1.0)
+    weights = x / x.sum()
+    distance = float(np.linalg.norm(constraints.combine(weights))) / scale
+    if distance < FEASIBILITY:
+        raise _infeasible(constraints, weights, distance)
+    start = x * (1.0 + distance**2) / distance**2  # = x/(1 - sum x) at the solution
+    return _generate(constraints, scale, start, start > 0.0, shift=0.0) / scale**2
+
+
+def _generate(
+    constraints: Constraints, scale: float, x: Array, working: Array, *, shift: float, rounds: int = 500
+) -> Array:
+    """Solve on the working set; let the most violated constraints in, the inactive ones out; until none is violated.
+
+    Each round lowers the objective and the sets are finitely many, so the rounds end.
+    """
     for _ in range(rounds):
-        refined = np.zeros_like(duals)
-        refined[active] = lstsq(gram[np.ix_(active, active)], np.ones(active.sum()))[0]
-        error = _kkt_error(gram, np.maximum(refined, 0.0))
-        if error < best_error:
-            best, best_error = np.maximum(refined, 0.0), error
-        violated = gram @ refined < 1.0 - 1e-10
-        if refined.min() >= 0.0 and not violated.any():
+        index = np.flatnonzero(working)
+        difference, query = constraints.difference[index], constraints.query_vector[index]
+        gram = (difference @ difference.T) * (query @ query.T) / scale**2 + shift
+        x = x.copy()
+        x[index] = _nonnegative_qp(gram, x[index])
+        slope = constraints.margins(constraints.combine(x)) / scale**2 + shift * x.sum() - 1.0
+        tolerance = 1e-10 if shift == 0.0 else FEASIBILITY**2 * 1e-2 + 1e-12
+        violated = np.flatnonzero((slope < -tolerance) & ~working)
+        if violated.size == 0:
+            return x
+        worst = violated[np.argsort(slope[violated])[:BLOCK]]
+        working = x > 0.0
+        working[worst] = True
+    raise SolverError(f"constraint generation did not end in {rounds} rounds: rescale the tokens.")
+
+
+def _nonnegative_qp(gram: Array, start: Array, rounds: int = 50, tolerance: float = 1e-13) -> Array:
+    """argmin (1/2) x'Gx - 1'x over x >= 0, from a start: proximal point steps, each a block principal pivoting.
+
+    The proximal term makes each step's matrix positive definite whatever the rank of G; once the free set stays the same a
+    step is one of iterative refinement.
+    """
+    epsilon = PROXIMAL * max(gram.diagonal().max(), np.finfo(float).tiny)
+    regular = gram + epsilon * np.eye(len(gram))
+    x, free = start, start > 1e-10 * max(start.max(), 0.0)
+    best, best_error = start, np.inf
+    stale = 0
+    for _ in range(rounds):
+        x, free = _pivot(regular, 1.0 + epsilon * x, free)
+        error = _kkt_error(gram, x)
+        best, best_error, stale = (x, error, 0) if error < 0.5 * best_error else (best, best_error, stale + 1)
+        if best_error <= tolerance or stale == 4:
             break
-        active = (refined > 0.0) | violated
     return best
 
 
-def _kkt_error(gram: Array, duals: Array) -> float:
-    margins = gram @ duals
-    return max(1.0 - margins.min(), abs(1.0 - duals.sum() / (duals @ margins)))
+def _kkt_error(gram: Array, x: Array) -> float:
+    """Largest violation of Gx >= 1, and of complementarity 1'x = x'Gx, relative."""
+    product = gram @ x
+    return max(1.0 - product.min(), abs(1.0 - x.sum() / (x @ product))) if x.any() else 1.0
+
+
+def _pivot(matrix: Array, target: Array, free: Array, tries: int = 60) -> tuple[Array, Array]:
+    """argmin (1/2) x'Hx - b'x over x >= 0 for a positive definite H: exchange all infeasible indices at once.
+
+    Where the exchanges do not settle, the same problem as non-negative least squares with the Cholesky factor.
+    """
+    tolerance = 1e-13
+    fewest, patience = len(target) + 1, 5
+    for _ in range(tries):
+        x = np.zeros(len(target))
+        x[free] = _solve(matrix[np.ix_(free, free)], target[free])
+        slope = matrix[:, free] @ x[free] - target
+        wrong = np.where(free, x < 0.0, slope < -tolerance)
+        count = int(wrong.sum())
+        if count == 0:
+            return x, free
+        patience = 5 if count < fewest else patience - 1
+        fewest = min(fewest, count)
+        if patience == 0:
+            break
+        free = free ^ wrong
+    factor = cholesky(matrix, lower=True)
+    x, _ = nnls(factor.T, solve_triangular(factor, target, lower=True), maxiter=max(100, 30 * len(target)))
+    return x, x > 0.0
+
+
+def _solve(matrix: Array, target: Array) -> Array:
+    return cho_solve(cho_factor(matrix, check_finite=False), target, check_finite=False) if len(target) else target
 
 
 def _infeasible(constraints: Constraints, weights: Array, distance: float) -> InfeasibleSVMError:
