@@ -64,8 +64,8 @@ class TokenSVM:
         return float(max(0.0, 1.0 - self.margins.min()))
 
     def dual_residual(self) -> float:
-        """max_k (-lambda_k)_+ / sum lambda: stationarity W = sum lambda_k V_k holds by construction."""
-        return float(max(0.0, -self.duals.min()) / self.duals.sum())
+        """max_k (-lambda_k)_+ / sum |lambda|: stationarity W = sum lambda_k V_k holds by construction."""
+        return float(max(0.0, -self.duals.min()) / np.abs(self.duals).sum())
 
     def gap(self) -> float:
         """|(1/2)||W||^2 - (sum lambda - (1/2)||W||^2)| / ||W||^2 = |1 - sum lambda/||W||^2|, the relative duality gap."""
