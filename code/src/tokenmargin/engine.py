@@ -78,11 +78,11 @@ def shared_exponent(mu, start):
 
 @njit(cache=True)
 def loss_gap_ratio(delta, gamma, exponential):
-    """(l(gamma - delta) - l(gamma)) / delta, with its limit -l'(gamma) at delta = 0."""
+    """(l(gamma - delta) - l(gamma)) / delta, with its limit -l'(gamma) below rounding (and so where delta is subnormal)."""
     if exponential:
-        return math.exp(-gamma) * (math.expm1(delta) / delta if delta > 0.0 else 1.0)
+        return math.exp(-gamma) * (math.expm1(delta) / delta if delta > 1e-17 else 1.0)
     sigma = 1.0 / (1.0 + math.exp(gamma))
-    return math.log1p(math.expm1(delta) * sigma) / delta if delta > 0.0 else sigma
+    return math.log1p(math.expm1(delta) * sigma) / delta if delta > 1e-17 else sigma
 
 
 @njit(cache=True)

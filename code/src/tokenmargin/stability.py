@@ -1,0 +1,92 @@
+"""Where a step rule loses stability: the threshold of Theorem 4 located by experiment, without the theory's help."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from .attention import Loss
+from .dynamics import Trajectory, train
+from .problem import TokenProblem
+from .steps import NormalizedGD, Step
+from .svm import TokenSVM
+
+Array = np.ndarray
+
+
+def settle(problem: TokenProblem, eta: float, steps: int = 5000, *, loss: Loss = "logistic") -> Array:
+    """W after a run of normalized GD of short step `eta` from zero: its residual has come to rest; shape (d, d)."""
+    return train(problem, NormalizedGD(eta), steps, loss=loss, record=np.array([steps])).W()
+
+
+def alternation(trajectory: Trajectory, k: int) -> float:
+    """||W_{t+2} - 2 W_{t+1} + W_t||_F at records k, k+1, k+2: zero at rest, large where the steps flip back and forth."""
+    c = trajectory.coefficients[k : k + 3]
+    second = c[2] - 2.0 * c[1] + c[0]
+    return math.sqrt(max(0.0, float(second @ trajectory.problem.constraints.gram @ second)))
+
+
+def is_unstable(
+    problem: TokenProblem,
+    step: Step,
+    W: Array,
+    *,
+    seed: int,
+    size: float = 1e-5,
+    window: tuple[int, int] = (300, 2300),
+    loss: Loss = "logistic",
+) -> bool:
+    """Whether a random kick of norm `size` to the settled W grows into an alternation of the steps.
+
+    Parameters
+    ----------
+    W : array, shape (d, d)
+        Where to start: a settled iterate of large norm (`settle`).
+    seed : int
+        Of the kick, a Gaussian combination of the constraints.
+    window : (int, int)
+        Times at which the alternation is compared; the first leaves the other modes time to die.
+
+    Notes
+    -----
+    An alternation that ends a thousand times below the kick has died, one that ends a thousand times above it has grown;
+    in between, where the threshold is near and growth is slow, the end of the window is compared with its beginning.
+    """
+    rng = np.random.default_rng(seed)
+    kick = problem.constraints.combine(rng.standard_normal(len(problem.constraints)))
+    record = np.array([t + j for t in window for j in range(3)])
+    start = W + size * kick / np.linalg.norm(kick)
+    run = train(problem, step, window[1] + 2, start, loss=loss, record=record, form="gram")
+    first, last = (alternation(run, int(np.flatnonzero(run.iterations == t)[0])) for t in window)
+    return last > 1e3 * size or (last > first and last > 1e-3 * size)
+
+
+def locate_threshold(
+    unstable: Callable[[float], bool], low: float, high: float, *, tolerance: float = 1e-3
+) -> tuple[float, float]:
+    """Bisect (in log scale) for the size at which `unstable` turns true; return a bracket of relative width `tolerance`.
+
+    Raises
+    ------
+    ValueError
+        If `low` is already unstable or `high` still stable.
+    """
+    if unstable(low) or not unstable(high):
+        raise ValueError(f"the bracket ({low}, {high}) must go from a stable size to an unstable one: widen it.")
+    while high > low * (1.0 + tolerance):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if unstable(middle) else (middle, high)
+    return low, high
+
+
+def residual_sizes(trajectory: Trajectory, svm: TokenSVM) -> Array:
+    """e_t = ||R_t||_F of a run from W_0 = 0 in coefficient form, shape (K,), from the Gram matrix alone.
+
+    The same numbers as `measure.residual_norm`, without forming a d x d matrix: for thousands of short runs.
+    """
+    C = trajectory.coefficients
+    along = (C @ svm.margins) / (svm.duals @ svm.margins)
+    rest = C - along[:, None] * svm.duals
+    return np.sqrt(np.maximum(0.0, np.einsum("tk,kl,tl->t", rest, svm.constraints.gram, rest, optimize=True)))

@@ -1,0 +1,84 @@
+"""Stability of normalised steps: closed forms, the located threshold, and the log-scale loss gap behind Polyak's step."""
+
+import numpy as np
+import pytest
+from tokenmargin import datasets, engine, theory
+from tokenmargin.dynamics import train
+from tokenmargin.problem import TokenProblem
+from tokenmargin.stability import alternation, is_unstable, locate_threshold, residual_sizes, settle
+from tokenmargin.steps import NormalizedGD, Polyak
+from tokenmargin.svm import solve_token_svm
+
+
+def pair(angle):
+    """Two sequences of two tokens, scores 1 and 0, whose two constraints are unit matrices at the given angle."""
+    tokens = np.zeros((2, 2, 3))
+    tokens[0, 0], tokens[1, 0] = [1.0, 0.0, 0.0], [np.cos(angle), np.sin(angle), 0.0]
+    queries = np.tile([0.0, 0.0, 1.0], (2, 1))
+    return TokenProblem(tokens, np.ones(2), np.ones(1), queries, values=np.array([[[1.0], [0.0]]] * 2))
+
+
+@pytest.mark.parametrize("angle", [0.5, 1.0, np.pi / 2])
+def test_threshold_of_two_constraints_in_closed_form(angle):
+    """lambda = 1/(1 + cos), ||W_mm||^2 = 2 lambda, and H has the one eigenvalue lambda (1 - cos)."""
+    svm = solve_token_svm(pair(angle))
+    dual = 1.0 / (1.0 + np.cos(angle))
+    curvature = dual * (1.0 - np.cos(angle))
+    assert theory.lambda_max(svm) == pytest.approx(curvature, rel=1e-9)
+    assert theory.polyak_threshold(svm) == pytest.approx(2.0 / curvature, rel=1e-9)
+    assert theory.stability_threshold(svm) == pytest.approx(2.0 * np.sqrt(2.0 * dual) / curvature, rel=1e-9)
+
+
+def test_lambda_max_is_the_norm_of_the_projected_operator():
+    svm = solve_token_svm(datasets.gaussian(3, 3, 30, seed=0))
+    V = np.array([svm.constraints.combine(row).ravel() for row in np.eye(len(svm.duals))])
+    unit = svm.W.ravel() / svm.norm
+    flat = V - np.outer(V @ unit, unit)
+    assert theory.lambda_max(svm) == pytest.approx(np.linalg.norm(np.sqrt(svm.duals)[:, None] * flat, 2) ** 2, rel=1e-9)
+
+
+@pytest.mark.parametrize("rule", ["NGD", "Polyak"])
+def test_the_located_threshold_is_the_predicted_one(rule):
+    problem = datasets.gaussian(4, 3, 40, seed=1, scores="gaussian")
+    svm = solve_token_svm(problem)
+    W = settle(problem, 0.1 * svm.norm)
+    make, predicted = (
+        (NormalizedGD, theory.stability_threshold(svm)) if rule == "NGD" else (Polyak, theory.polyak_threshold(svm))
+    )
+    low, high = locate_threshold(lambda size: is_unstable(problem, make(size), W, seed=0), predicted / 4, 4 * predicted)
+    assert high <= 1.001 * low
+    assert np.sqrt(low * high) == pytest.approx(predicted, rel=2e-3)
+
+
+def test_locate_threshold_bisects_and_refuses_a_wrong_bracket():
+    low, high = locate_threshold(lambda x: x > np.pi, 1.0, 10.0, tolerance=1e-6)
+    assert low <= np.pi <= high <= low * (1 + 1e-6)
+    with pytest.raises(ValueError, match="from a stable size to an unstable one"):
+        locate_threshold(lambda x: x > np.pi, 1.0, 2.0)
+
+
+def test_alternation_and_residual_sizes_agree_with_the_matrices():
+    problem = datasets.gaussian(3, 3, 30, seed=2)
+    svm = solve_token_svm(problem)
+    run = train(problem, NormalizedGD(1.0), 12, record=np.array([10, 11, 12]), form="gram")
+    W = [run.W(k) for k in range(1, 4)]
+    assert alternation(run, 1) == pytest.approx(np.linalg.norm(W[2] - 2 * W[1] + W[0]), rel=1e-9)
+    unit = svm.W / svm.norm
+    expected = [np.linalg.norm(w - np.vdot(w, unit) * unit) for w in W]
+    np.testing.assert_allclose(residual_sizes(run, svm)[1:], expected, rtol=1e-9)
+
+
+def test_loss_gap_ratio_is_exact_for_subnormal_gaps():
+    """Polyak's step used to vanish where a gap of 1e-320, multiplied by the slope of the loss, rounded to zero."""
+    for exponent in range(-324, -10, 7):
+        for gamma in (-2.0, 0.0, 3.0):
+            delta = float(f"1e{exponent}") if exponent > -324 else 5e-324
+            assert engine.loss_gap_ratio(delta, gamma, False) == pytest.approx(1 / (1 + np.exp(gamma)), rel=1e-9)
+            assert engine.loss_gap_ratio(delta, gamma, True) == pytest.approx(np.exp(-gamma), rel=1e-9)
+
+
+def test_polyak_passes_the_smallest_float_without_a_jolt():
+    problem = datasets.gaussian(5, 4, 100, seed=1, scores="gaussian")
+    svm = solve_token_svm(problem)
+    run = train(problem, Polyak(0.5), 2000, record=np.arange(1000, 2001), form="gram")
+    np.testing.assert_allclose(run.effective_steps[1:], 0.5 * svm.norm, rtol=1e-6)
