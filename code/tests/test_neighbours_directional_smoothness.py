@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-
 from neighbours import directional_smoothness as ds
 
 A = np.diag([1.0, 4.0, 25.0])

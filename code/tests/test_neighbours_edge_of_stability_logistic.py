@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from neighbours import edge_of_stability_logistic as eos
 
 

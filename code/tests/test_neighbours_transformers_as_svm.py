@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from neighbours import transformers_as_svm as tas
 from tokenmargin.attention import gradient
 from tokenmargin.dynamics import train

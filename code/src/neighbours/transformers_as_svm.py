@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 from scipy.special import expit, log_softmax
-
 from tokenmargin.errors import InfeasibleSVMError, SolverError
 
 Array = np.ndarray
