@@ -88,6 +88,7 @@ def execute(source: Path, target: Path, given: dict[str, str] | None = None) -> 
     failed = target.with_suffix(".failed.ipynb")
     failed.parent.mkdir(parents=True, exist_ok=True)
     progress = Progress(name, sum(map(_is_live, notebook.cells)))
+    os.environ["COMPANION_TARGET"] = str(target.resolve())  # a notebook may leave files beside its executed copy
     with _kernel_settings() as settings:
         error = _papermill(source, failed, values, settings, progress)
     progress.say()
@@ -111,6 +112,7 @@ def _papermill(source: Path, failed: Path, values: dict, settings, progress: Pro
             failed,
             values,
             kernel_name="python3",
+            language="python",
             cwd=source.resolve().parent,
             progress_bar=False,
             config=settings,

@@ -12,7 +12,7 @@ from .attention import Loss
 from .dynamics import Trajectory
 from .errors import AssumptionError
 from .measure import along, residual_norm
-from .problem import TokenProblem
+from .problem import Constraints, TokenProblem
 from .steps import GradientDescent, NormalizedGD, Polyak, Step
 from .svm import TokenSVM
 
@@ -140,15 +140,26 @@ def conditions(problem: TokenProblem, W: ArrayLike | None = None, *, rounding: f
     off[~problem.mask] = np.nan
     spread = np.nanmax(off, axis=1) - np.nanmin(off, axis=1)
     c = problem.constraints
-    cosine = c.gram / np.outer(c.norms, c.norms)
-    k, l = divmod(int(np.argmin(cosine)), len(c))
+    cosine, k, l = _worst_cosine(c)
     mu = c.margins(np.zeros((problem.d, problem.d)) if W is None else W)
     slack = entry_slack(problem, mu)
     return Conditions(
         bool(spread.max() <= rounding), float(spread.max()), int(spread.argmax()),
-        bool(cosine.min() >= -rounding), float(cosine.min()), (k, l),
+        bool(cosine >= -rounding), cosine, (k, l),
         bool(slack.min() > 0.0), float(slack.min()), int(slack.argmin()),
     )  # fmt: skip
+
+
+def _worst_cosine(c: Constraints, block: int = 1024) -> tuple[float, int, int]:
+    """The smallest cosine between two constraints and its pair; by blocks of rows, so that N x N is never held."""
+    difference, query = (v / np.linalg.norm(v, axis=1)[:, None] for v in (c.difference, c.query_vector))
+    worst = (np.inf, 0, 0)
+    for first in range(0, len(c), block):
+        rows = slice(first, first + block)
+        cosine = (difference[rows] @ difference.T) * (query[rows] @ query.T)
+        k, l = divmod(int(np.argmin(cosine)), len(c))
+        worst = min(worst, (float(cosine[k, l]), first + k, l))
+    return worst
 
 
 # --- Theorem 1: one clock, the path length --------------------------------------------------------------------------
