@@ -18,7 +18,7 @@ LOADING = {("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src
 LOADING |= {("embed", "src"), ("object", "data"), ("image", "href"), ("image", "xlink:href")}
 LOADING_LINKS = {"stylesheet", "preload", "prefetch", "icon", "shortcut", "modulepreload", "preconnect", "manifest"}
 CSS_URL = re.compile(r"url\(\s*[\"']?([^\"')]+)|@import\s+[\"']([^\"']+)")
-VOID = set("area base br col embed hr img input link meta source track wbr".split())
+VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 
 
 @dataclass(frozen=True)
@@ -138,17 +138,22 @@ class Site:
             target = self._target(page.path, parts.path) if parts.path else page.path
             if not target.exists():
                 yield f"dead link {link}"
-            elif parts.fragment and target in self.pages:
-                if unquote(parts.fragment) not in self.pages[target].anchors:
-                    yield f"dead anchor {link}"
+            elif parts.fragment and not self._has(target, unquote(parts.fragment)):
+                yield f"dead anchor {link}"
 
     def _loads(self, page: Page) -> Iterator[str]:
         for address in page.loads:
             if is_external(address):
                 yield f"loads from outside {address}"
-            elif address and not address.startswith(("data:", "#")):
-                if not self._target(page.path, urlsplit(address).path).exists():
-                    yield f"loads a missing file {address}"
+            elif self._is_missing(page.path, address):
+                yield f"loads a missing file {address}"
+
+    def _has(self, target: Path, anchor: str) -> bool:
+        return target not in self.pages or anchor in self.pages[target].anchors
+
+    def _is_missing(self, page: Path, address: str) -> bool:
+        inline = not address or address.startswith(("data:", "#"))
+        return not inline and not self._target(page, urlsplit(address).path).exists()
 
     def _target(self, page: Path, path: str) -> Path:
         base = self.folder if path.startswith("/") else page.parent

@@ -87,7 +87,7 @@ def execute(source: Path, target: Path, given: dict[str, str] | None = None) -> 
     refuse_shell_commands(notebook, name)
     failed = target.with_suffix(".failed.ipynb")
     failed.parent.mkdir(parents=True, exist_ok=True)
-    progress = Progress(name, sum(map(_is_live, notebook.cells)))
+    progress = Progress(name, sum(map(_is_live, notebook.cells)) + bool(values))
     os.environ["COMPANION_TARGET"] = str(target.resolve())  # a notebook may leave files beside its executed copy
     with _kernel_settings() as settings:
         error = _papermill(source, failed, values, settings, progress)

@@ -15,7 +15,7 @@ def text(value: object, fmt: str = ".3g") -> str:
     if not mark:
         return mantissa
     power = f"10{str(int(exponent)).translate(SUPERSCRIPTS)}"
-    return power if mantissa == "1" else f"{mantissa} × {power}"
+    return mantissa[:-1] + power if mantissa in {"1", "−1"} else f"{mantissa} × {power}"
 
 
 def put(name: str, value: object, fmt: str = ".3g") -> None:

@@ -1,0 +1,86 @@
+"""Numbers for prose, clean notebooks, figures' files, and the run of one chapter."""
+
+import base64
+import hashlib
+
+import matplotlib as mpl
+import nbformat
+import numpy as np
+import pytest
+from companion import clean, figures, numbers, run, sphinx_extension
+from matplotlib.figure import Figure
+
+
+@pytest.mark.parametrize(
+    ("value", "fmt", "text"),
+    [
+        (1.2e-05, ".3g", "1.2 × 10⁻⁵"),
+        (-1.25e10, ".3g", "−1.25 × 10¹⁰"),
+        (1e-4, ".0e", "10⁻⁴"),
+        (0.125, ".3g", "0.125"),
+        (-3, "d", "−3"),
+        (np.float64(2.5), ".1f", "2.5"),
+        ("as it is", ".3g", "as it is"),
+    ],
+)
+def test_numbers_read_as_in_print(value, fmt, text):
+    assert numbers.text(value, fmt) == text
+
+
+def test_a_negative_power_of_ten_keeps_its_sign():
+    assert numbers.text(-1e-4, ".0e") == "−10⁻⁴"
+
+
+def test_a_dirty_notebook_is_cleaned_once_and_for_all():
+    cell = nbformat.v4.new_code_cell("1", execution_count=3, metadata={"papermill": {}, "tags": ["hide-input"]})
+    cell.outputs = [nbformat.v4.new_output("stream", text="1")]
+    book = nbformat.v4.new_notebook(
+        cells=[cell], metadata={"kernelspec": {"name": "my-env", "display_name": "Mine"}, "companion": {"reads": []}}
+    )
+    done = clean.cleaned(book)
+    assert done.cells[0].outputs == []
+    assert done.cells[0].execution_count is None
+    assert done.cells[0].metadata == {"tags": ["hide-input"]}
+    assert done.cells[0].id == cell.id
+    assert done.metadata.kernelspec.name == "python3"
+    assert done.metadata.companion == {"reads": []}
+    assert clean.text(clean.cleaned(done)) == clean.text(done)
+
+
+def test_captioned_figures_are_found_and_written(tmp_path):
+    data = {"image/svg+xml": ["<svg>", "</svg>"], "application/pdf": base64.b64encode(b"%PDF").decode()}
+    named = {"metadata": {"mystnb": {"figure": {"name": "fig-x"}}}, "outputs": [{"data": data}]}
+    bare = {"metadata": {}, "outputs": [{"data": data}]}
+    ((name, found),) = sphinx_extension.figures({"cells": [bare, named]})
+    sphinx_extension.write_figure(tmp_path / name, found)
+    assert (tmp_path / "fig-x.svg").read_text() == "<svg></svg>"
+    assert (tmp_path / "fig-x.pdf").read_bytes() == b"%PDF"
+
+
+def test_a_run_is_named_after_its_parameters():
+    first, again, other = (run.target_of("model", given) for given in ({"n": "8"}, {"n": "8"}, {"n": "9"}))
+    assert first == again != other
+    assert first.parent == run.RUNS
+
+
+def test_an_unknown_chapter_lists_those_there_are(capsys):
+    assert run.main(["no-such-chapter"]) == 1
+    message = capsys.readouterr().err
+    assert "There is no notebook 'no-such-chapter'" in message
+    assert "claims" in message
+
+
+def draw(path):
+    with mpl.rc_context(figures.STYLE):
+        canvas = Figure()
+        ax = canvas.subplots()
+        line = figures.band(ax, [1, 2, 3], np.arange(15.0).reshape(5, 3), **figures.rule_style("NGD"))
+        canvas.savefig(path, metadata={"Date": None})
+    return line, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_figure_has_the_same_bytes_each_time(tmp_path):
+    (line, first), (_, second) = draw(tmp_path / "1.svg"), draw(tmp_path / "2.svg")
+    assert first == second
+    assert line.get_color() == figures.COLOURS["NGD"]
+    np.testing.assert_array_equal(line.get_ydata(), [6, 7, 8])
