@@ -152,7 +152,10 @@ def conditions(problem: TokenProblem, W: ArrayLike | None = None, *, rounding: f
 
 def _worst_cosine(c: Constraints, block: int = 1024) -> tuple[float, int, int]:
     """The smallest cosine between two constraints and its pair; by blocks of rows, so that N x N is never held."""
-    difference, query = (v / np.linalg.norm(v, axis=1)[:, None] for v in (c.difference, c.query_vector))
+    tiny = np.finfo(float).tiny  # a zero constraint has cosine 0 with all
+    difference, query = (
+        v / np.maximum(np.linalg.norm(v, axis=1), tiny)[:, None] for v in (c.difference, c.query_vector)
+    )
     worst = (np.inf, 0, 0)
     for first in range(0, len(c), block):
         rows = slice(first, first + block)

@@ -1,0 +1,51 @@
+"""The report on a token problem is complete, true, and fit for JSON."""
+
+import json
+
+import numpy as np
+import pytest
+from tokenmargin import theory
+from tokenmargin.datasets import gaussian, orthogonal
+from tokenmargin.dynamics import train
+from tokenmargin.errors import InfeasibleSVMError
+from tokenmargin.report import constants, run_end, summary, try_token_svm
+from tokenmargin.steps import NormalizedGD
+from tokenmargin.svm import TokenSVM, solve_token_svm
+
+
+def test_report_of_a_feasible_problem():
+    problem = orthogonal(3, 3, 9, seed=0)
+    svm = try_token_svm(problem)
+    assert isinstance(svm, TokenSVM)
+    run = train(problem, NormalizedGD(0.1), 2000)
+    report = json.loads(json.dumps(summary(problem, svm, {"NGD": run}), allow_nan=False))
+    assert report["conditions"]["acute"]
+    assert report["conditions"]["equal_scores"]
+    assert report["token_svm"]["rho"] == svm.margin
+    assert report["token_svm"]["e_inf"] == pytest.approx(0.0, abs=1e-8)
+    assert report["optimal_tokens"] == problem.optimal.tolist()
+    assert report["runs"]["NGD"]["reaches_optimal_tokens"]
+    assert np.ravel(report["runs"]["NGD"]["selected_tokens"]).tolist() == problem.optimal.tolist()
+    assert report["runs"]["NGD"]["norm"] == pytest.approx(200.0, rel=1e-2)
+
+
+def test_report_of_an_infeasible_problem_names_the_sequences():
+    problem = gaussian(12, 4, 3, seed=0)
+    svm = try_token_svm(problem)
+    assert isinstance(svm, InfeasibleSVMError)
+    run = train(problem, NormalizedGD(0.1), 200)
+    report = json.loads(json.dumps(summary(problem, svm, {"NGD": run}), allow_nan=False))
+    assert not report["feasible"]
+    assert report["infeasible"]["sequences"] == list(svm.sequences)
+    assert "direction_error" not in run_end(run, svm)
+
+
+def test_constants_are_none_outside_their_assumptions():
+    full, part = gaussian(4, 3, 100, seed=0), gaussian(12, 4, 20, seed=0)
+    assert constants(full, solve_token_svm(full))["e_inf"] == theory.e_inf(full, solve_token_svm(full))
+    svm = solve_token_svm(part)
+    assert not svm.support.all()
+    found = constants(part, svm)
+    assert found["e_inf"] is None
+    assert found["h_star"] is None
+    assert found["rho"] == svm.margin
