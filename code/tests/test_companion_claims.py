@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from companion import badge
+from companion import badge, claims
 from companion.claims import MIME, RELATIONS, Claim, ClaimDoesNotHold, ClaimIsMalformed, claim
 from companion.claims_page import DuplicateClaim, Table, collect, summary, write
 
@@ -119,3 +119,14 @@ def test_claims_json_is_plain(book):
 def test_the_readme_line_is_written_between_its_markers():
     text = badge.with_line("a <!-- claims -->old<!-- /claims --> b", "new")
     assert text == "a <!-- claims -->new<!-- /claims --> b"
+
+
+def test_the_badge_links_its_row_from_every_folder(tmp_path, monkeypatch):
+    pages = {claims.BOOK: "claims.html#row-one", claims.BOOK / "neighbours": "../claims.html#row-one"}
+    for folder, link in (pages | {tmp_path: "claims.html#row-one"}).items():
+        monkeypatch.chdir(folder)
+        assert f'href="{link}"' in make().to_html()
+
+
+def test_the_row_has_the_anchor_that_the_badge_links(book):
+    assert 'id="row-first"' in Table(collect(book / "executed", book))._repr_html_()

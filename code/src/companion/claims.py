@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import html
 import math
+import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from companion.numbers import text
+from companion.paths import BOOK
 
 SOURCES = {
     "abstract": "the paper's abstract",
@@ -112,8 +115,14 @@ class Claim:
             f'<span class="claim-state">{"✓ holds" if self.holds else "✗ does not hold"}</span> '
             f'<span class="claim-statement">{prose(self.statement)}</span> '
             f'<span class="claim-numbers">predicted {self.expectation()}, measured <b>{text(self.measured)}</b></span> '
-            f'<span class="claim-source">{prose(self.source)} · <a href="claims.html">{self.id}</a></span></div>'
+            f'<span class="claim-source">{prose(self.source)} · <a href="{table_page()}#row-{self.id}">{self.id}</a></span></div>'
         )
+
+
+def table_page() -> str:
+    """Address of the page of claims, from the folder of the running notebook."""
+    here = Path.cwd()
+    return Path(os.path.relpath(BOOK / "claims.html", here if here.is_relative_to(BOOK) else BOOK)).as_posix()
 
 
 def prose(words: str) -> str:

@@ -90,7 +90,7 @@ class Table:
             statement += f' · <a href="{self._url(row)}#{html.escape(row["figure"])}">figure</a>'
         state = '<span class="yes">✓</span>' if row["holds"] else '<span class="no">✗</span>'
         cells = (statement, prose(row["source"]), row["expectation"], text(row["measured"]), state)
-        return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        return f'<tr id="row-{row["id"]}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
 
     def _url(self, row: dict) -> str:
         return f"{Path(os.path.relpath(row['page'], self.here)).as_posix()}.html"
