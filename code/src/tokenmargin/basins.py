@@ -1,0 +1,141 @@
+"""Which tokens a run ends on, from starts of any size: random, and set against the optimal tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from .datasets import Scores, gaussian, orthogonal
+from .dynamics import Trajectory, train
+from .errors import InfeasibleSVMError
+from .measure import direction_error, residual_norm
+from .problem import TokenProblem
+from .steps import NormalizedGD, Step
+from .svm import TokenSVM, solve_token_svm
+from .theory import e_inf
+
+Array = np.ndarray
+Fate = Literal["optimal", "other", "infeasible"]
+
+
+def random_start(problem: TokenProblem, norm: float, rng: np.random.Generator) -> Array:
+    """W_0 of Frobenius norm `norm` in a uniformly random direction, shape (d, d)."""
+    W = rng.standard_normal((problem.d, problem.d))
+    return norm * W / np.linalg.norm(W)
+
+
+def adversarial_start(problem: TokenProblem, norm: float, rng: np.random.Generator) -> Array:
+    """W_0 of norm `norm` that points each sequence, with a random weight, at a random token that is not optimal.
+
+    W_0 is proportional to sum_i w_i (x_{i,wrong} - x_{i,opt}) z_i', w_i uniform in (0, 1), over all queries; shape (d, d).
+    """
+    c = problem.constraints
+    wrong = np.array([rng.choice(c.token[c.sequence == i]) for i in range(problem.n)])
+    weight = rng.uniform(size=problem.n)[c.sequence] * (c.token == wrong[c.sequence])
+    W = -c.combine(weight)
+    return norm * W / np.linalg.norm(W)
+
+
+def fate(
+    problem: TokenProblem, W0: Array, *, eta: float = 0.5, length: float = 500.0, decided: float = 12.0
+) -> tuple[Fate, Trajectory]:
+    """Where normalised gradient descent from W_0 ends.
+
+    Parameters
+    ----------
+    problem : TokenProblem
+    W0 : array, shape (d, d)
+    eta : float
+        Step length.
+    length : float
+        Path length after which a run that has not reached the optimal tokens is taken to end elsewhere.
+    decided : float
+        A run stops early once every optimal token leads by this much in the logits.
+
+    Returns
+    -------
+    fate : {"optimal", "other", "infeasible"}
+        "infeasible" if no W separates the optimal tokens, so that no run could have reached them.
+    trajectory : Trajectory
+    """
+    steps = int(np.ceil(length / eta))
+    record = np.round(np.linspace(0, steps, 21)).astype(int)
+    trajectory = train(
+        problem, NormalizedGD(eta), steps, W0, record=record, form="gram", stop=lambda mu: mu.min() > decided
+    )
+    if trajectory.margins[-1].min() > 0.0:
+        return "optimal", trajectory
+    return "other" if separable(problem) else "infeasible", trajectory
+
+
+def separable(problem: TokenProblem, selection: Array | None = None) -> bool:
+    """Whether some W separates the selected (default: optimal) tokens of all sequences from the others."""
+    try:
+        solve_token_svm(problem, selection, tolerance=np.inf)
+    except InfeasibleSVMError:
+        return False
+    return True
+
+
+def selected_share(n: int, T: int, d: int, scores: Scores, norm: float, seed: int, runs: int) -> dict[str, int]:
+    """How many of `runs` Gaussian problems with random starts of norm `norm` reach their optimal tokens.
+
+    Run r draws its problem and its start from a seed of its own, made of (seed, d, r); the norm only scales the start.
+
+    Returns
+    -------
+    dict
+        Counts "optimal", "other", "infeasible"; they add up to `runs`.
+    """
+    counts = {"optimal": 0, "other": 0, "infeasible": 0}
+    for r in range(runs):
+        seeds = np.random.SeedSequence([seed, d, r]).generate_state(2)
+        problem = gaussian(n, T, d, seed=int(seeds[0]), scores=scores)
+        W0 = random_start(problem, norm, np.random.default_rng(seeds[1]))
+        counts[fate(problem, W0, length=max(100.0, 20.0 * norm))[0]] += 1
+    return counts
+
+
+def off_span(svm: TokenSVM, W: Array) -> float:
+    """Norm of the part of W orthogonal to every constraint V_k; no step ever changes it."""
+    c = svm.constraints
+    coefficients = np.linalg.lstsq(c.gram, c.margins(W), rcond=1e-12)[0]
+    return float(np.linalg.norm(W - c.combine(coefficients)))
+
+
+def arrival(
+    rule: Step, problem: int, kind: Callable[..., Array], norm: float, start: int, n: int, T: int, steps: int
+) -> dict[str, float]:
+    """How a run stands after `steps` steps, beside what is predicted for it, under (A) and (S).
+
+    Parameters
+    ----------
+    rule : Step
+    problem, start : int
+        Seeds of the orthogonal problem (d = n T + 4) and of the start.
+    kind : callable
+        `random_start` or `adversarial_start`.
+    norm : float
+        ||W_0||.
+    n, T, steps : int
+
+    Returns
+    -------
+    dict
+        "reached" (all optimal tokens selected), "error" (direction error), "residual" (e_t), "size_of_W" (||W_t||) and
+        "predicted", the limit sqrt(e_inf^2 + ||off-span part of W_0||^2) of e_t: the part of W_0 off the span of the
+        constraints stays for ever, the rest follows Theorem 3.
+    """
+    data = orthogonal(n, T, n * T + 4, seed=problem)
+    svm = solve_token_svm(data)
+    W0 = kind(data, norm, np.random.default_rng([problem, start, int(100 * norm)]))
+    trajectory = train(data, rule, steps, W0, record=[steps], form="gram")
+    return {
+        "reached": bool(trajectory.margins[-1].min() > 0.0),
+        "error": direction_error(trajectory, svm)[-1],
+        "residual": residual_norm(trajectory, svm)[-1],
+        "size_of_W": trajectory.norms[-1],
+        "predicted": float(np.hypot(e_inf(data, svm), off_span(svm, W0))),
+    }
