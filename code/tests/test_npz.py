@@ -143,3 +143,20 @@ def test_the_example_is_the_same_each_time_and_gets_a_decoder(tmp_path):
     np.testing.assert_array_equal(problem.decoder, again.decoder)
     chosen = [first.name(i, t) for i, t in enumerate(problem.optimal)]
     assert chosen == [f"{i}: signal {i}" for i in range(problem.n)]
+
+
+def test_a_decoder_for_very_many_tokens_must_be_given(tmp_path):
+    path = save(tmp_path, X=np.ones((60, 20, 1)), y=np.where(np.arange(60) % 2, 1, -1))
+    with pytest.raises(
+        BadFileError, match=r"training a decoder on n T = 1200 tokens needs about .* add an array decoder"
+    ):
+        read_npz(path, memory=2**20)
+
+
+def test_several_queries_are_kept_and_trained_with_their_mean(tmp_path):
+    data = read_npz(write_example(tmp_path / "one.npz"))
+    queries = np.repeat(data.queries, 2, axis=1)
+    path = save(tmp_path, X=data.tokens, y=data.labels, mask=data.mask, queries=queries)
+    problem, single = from_npz(path, steps=50), from_npz(tmp_path / "one.npz", steps=50)
+    assert problem.Q == 2
+    np.testing.assert_allclose(problem.decoder, single.decoder)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tokenmargin.datasets import gaussian, orthogonal
+from tokenmargin.datasets import gaussian, orthogonal, taught
 from tokenmargin.errors import InfeasibleSVMError, InvalidProblemError, SolverError
 from tokenmargin.problem import TokenProblem
 from tokenmargin.svm import FEASIBILITY, solve_token_svm
@@ -22,15 +22,6 @@ def solve_or_skip(problem, **options):
 
 def close(a, b, tolerance):
     return np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b)
-
-
-def taught(n, T, d, seed):
-    """Feasible whatever n and T: the optimal tokens are those that a random W would attend to."""
-    rng = np.random.default_rng(seed)
-    X, z, W = rng.standard_normal((n, T, d)), rng.standard_normal((n, 1, d)), rng.standard_normal((d, d))
-    best = np.einsum("itd,de,iqe->it", X, W, z).argmax(axis=1)
-    values = (np.arange(T) == best[:, None]).astype(float)[:, :, None]
-    return TokenProblem(X, np.ones(n), np.ones(1), z, values=values)
 
 
 # --- Agreement, and the certificate ---------------------------------------------------------------------------------

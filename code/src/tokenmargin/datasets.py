@@ -46,6 +46,21 @@ def gaussian(n: int, T: int, d: int, *, seed: int, scores: Scores = "equal", Q: 
     return _with_scores(rng.standard_normal((n, T, d)) / np.sqrt(d), rng, scores, Q)
 
 
+def taught(n: int, T: int, d: int, *, seed: int) -> TokenProblem:
+    """Gaussian tokens N(0, I/d) whose optimal token is the one that a hidden Gaussian W attends to most: separable always.
+
+    The scores are 1 for that token and 0 for the others: condition (S). The query is a vector of its own, N(0, I/d).
+    """
+    rng = np.random.default_rng(seed)
+    tokens = rng.standard_normal((n, T, d)) / np.sqrt(d)
+    queries = rng.standard_normal((n, d)) / np.sqrt(d)
+    hidden = rng.standard_normal((d, d))
+    best = np.einsum("itd,de,ie->it", tokens, hidden, queries, optimize=True).argmax(axis=1)
+    labels = rng.choice([-1.0, 1.0], size=n)
+    scores = (np.arange(T) == best[:, None]).astype(float)
+    return TokenProblem(tokens, labels, np.ones(1), queries, values=(labels[:, None] * scores)[:, :, None])
+
+
 def signal_plus_noise(
     n: int, T: int, d: int, *, seed: int, signal: float = 1.0, noise: float = 1.0, Q: int = 1
 ) -> TokenProblem:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InvalidProblemError
+from .joint import train_joint
 from .problem import TokenProblem
 
 Array = np.ndarray
@@ -95,6 +96,12 @@ def read_npz(path: str | os.PathLike, *, memory: int | None = None) -> TokenData
     _need(np.unique(y).size == 2, path, f"y holds only the class {y[0]:+g}; add sequences of the other class")
     queries = _queries(path, arrays.get("queries"), X.shape)
     decoder = _decoder(path, arrays.get("decoder"), d)
+    joint = 3 * 8.0 * (n * T) ** 2  # the joint run holds Gram matrices of all tokens
+    _need(
+        decoder is not None or joint <= _limit(memory),
+        path,
+        f"training a decoder on n T = {n * T} tokens needs about {joint / 2**30:.2g} GiB; add an array decoder ({d},), or keep fewer sequences",
+    )
     data = TokenData(X, y, queries, decoder, mask, _names(path, arrays.get("names"), (n, T)))
     if decoder is not None:
         problem_of(data, path)  # ties show here
@@ -122,12 +129,12 @@ def problem_of(data: TokenData, path: str | os.PathLike = "the data", *, steps: 
 
 
 def trained_decoder(data: TokenData, steps: int = 2000) -> Array:
-    """u after a joint run of W and u by normalised steps from zero (deterministic), shape (d,)."""
-    from .joint import train_joint
+    """u after a joint run of W and u by normalised steps from zero (deterministic), shape (d,).
 
-    queries = data.tokens[:, :1] if data.queries is None else data.queries
-    run = train_joint(data.tokens, data.labels, queries, steps, mask=data.mask)
-    return np.array(run.u[-1])
+    Where sequences have several queries the joint run reads their mean.
+    """
+    queries = data.tokens[:, 0] if data.queries is None else data.queries.mean(axis=1)
+    return train_joint(data.tokens, data.labels, queries, steps, record=[steps], mask=data.mask).u()
 
 
 def from_npz(path: str | os.PathLike, *, steps: int = 2000, memory: int | None = None) -> TokenProblem:
@@ -145,7 +152,7 @@ def write_example(path: str | os.PathLike, *, n: int = 8, T: int = 5, d: int = 6
     y = np.where(np.arange(n) % 2 == 0, 1.0, -1.0)
     lengths = rng.integers(3, T + 1, size=n)
     signal = rng.integers(lengths)
-    X[np.arange(n), signal] += 2.0 * y[:, None] * np.eye(d)[0]
+    X[np.arange(n), signal] += 0.5 * y[:, None] * np.eye(d)[0]
     mask = np.arange(T) < lengths[:, None]
     names = np.array([[f"signal {i}" if t == signal[i] else f"noise {i}.{t}" for t in range(T)] for i in range(n)])
     queries = np.where(mask[:, :, None], X, 0.0).sum(axis=1) / lengths[:, None] + rng.standard_normal((n, d)) / np.sqrt(
