@@ -142,7 +142,9 @@ def from_npz(path: str | os.PathLike, *, steps: int = 2000, memory: int | None =
     return problem_of(read_npz(path, memory=memory), path, steps=steps)
 
 
-def write_example(path: str | os.PathLike, *, n: int = 8, T: int = 5, d: int = 64, seed: int = 0) -> Path:
+def write_example(
+    path: str | os.PathLike, *, n: int = 8, T: int = 5, d: int = 64, signal: float = 0.5, seed: int = 0
+) -> Path:
     """Write a small file: sequences of 3 to T tokens, one of them a signal for the label, the others noise; no decoder.
 
     The same arguments give the same bytes in every array.
@@ -151,10 +153,10 @@ def write_example(path: str | os.PathLike, *, n: int = 8, T: int = 5, d: int = 6
     X = rng.standard_normal((n, T, d)) / np.sqrt(d)
     y = np.where(np.arange(n) % 2 == 0, 1.0, -1.0)
     lengths = rng.integers(3, T + 1, size=n)
-    signal = rng.integers(lengths)
-    X[np.arange(n), signal] += 0.5 * y[:, None] * np.eye(d)[0]
+    place = rng.integers(lengths)
+    X[np.arange(n), place] += signal * y[:, None] * np.eye(d)[0]
     mask = np.arange(T) < lengths[:, None]
-    names = np.array([[f"signal {i}" if t == signal[i] else f"noise {i}.{t}" for t in range(T)] for i in range(n)])
+    names = np.array([[f"signal {i}" if t == place[i] else f"noise {i}.{t}" for t in range(T)] for i in range(n)])
     queries = np.where(mask[:, :, None], X, 0.0).sum(axis=1) / lengths[:, None] + rng.standard_normal((n, d)) / np.sqrt(
         d
     )
