@@ -25,10 +25,12 @@ def test_query_has_the_inner_products_of_the_mean_extended_by_one(patches):
 
 def test_split_is_disjoint_complete_and_labelled():
     images, labels, rest, rest_labels = digit_images((0, 1), 40, seed=0)
-    assert len(images) == 40 and len(images) + len(rest) == 360
+    assert len(images) == 40
+    assert len(images) + len(rest) == 360
     assert set(labels) == set(rest_labels) == {-1.0, 1.0}
     assert (np.concatenate([labels, rest_labels]) == 1.0).sum() == 182
-    assert images.min() == 0.0 and images.max() == 1.0
+    assert images.min() == 0.0
+    assert images.max() == 1.0
 
 
 def test_the_decoder_reads_the_training_images_and_stays_for_the_held_out_ones():

@@ -95,12 +95,13 @@ def digits(
     patches : {4, 16}
         See `patch_tokens`.
     joint_steps : int
-        Steps of `joint.train_joint` (constant length 0.1, logistic loss) from zero; the decoder is its u.
+        Steps of `joint.train_joint` (constant length 0.1, logistic loss) from zero; the decoder is its u, scaled to norm one: that
+        leaves the optimal tokens as they are and keeps the scores, hence the weights of the sequences, of order one.
     """
     images, labels, _, _ = digit_images(classes, n, seed=seed)
     tokens, queries = patch_tokens(images, patches)
     run = train_joint(tokens, labels, queries, joint_steps, eta0=0.1, decay=0.0, loss="logistic")
-    return TokenProblem(tokens, labels, run.u(), queries)
+    return TokenProblem(tokens, labels, run.u() / np.linalg.norm(run.u()), queries)
 
 
 def held_out(problem: TokenProblem, classes: tuple[int, int], *, seed: int) -> TokenProblem:
