@@ -24,6 +24,7 @@ book: $(ENVIRONMENT)  ## Execute what changed, render, check: the book is _build
 -include _build/dependencies.mk
 
 site: $(SITE)
+	@:
 
 $(SITE): $(addprefix $(EXECUTED)/,$(NOTEBOOKS)) $(PROSE) $(wildcard code/src/companion/*.py)
 	@echo "  rendering"
