@@ -1,0 +1,50 @@
+"""Where runs end: starts, fates, and the part of a start that never changes."""
+
+import numpy as np
+import pytest
+from tokenmargin import basins, datasets
+from tokenmargin.problem import TokenProblem
+from tokenmargin.steps import NormalizedGD
+from tokenmargin.svm import solve_token_svm
+
+
+@pytest.mark.parametrize("kind", [basins.random_start, basins.adversarial_start])
+def test_starts_have_their_norm(kind):
+    problem = datasets.orthogonal(3, 3, 10, seed=0)
+    assert np.linalg.norm(kind(problem, 7.0, np.random.default_rng(0))) == pytest.approx(7.0)
+
+
+def test_an_adversarial_start_puts_a_wrong_token_ahead_in_every_sequence():
+    problem = datasets.orthogonal(3, 3, 10, seed=0)
+    mu = problem.constraints.margins(basins.adversarial_start(problem, 5.0, np.random.default_rng(0)))
+    assert (mu.reshape(3, 2).min(axis=1) < 0).all()
+
+
+def test_fate_under_the_theorem_is_optimal_and_infeasible_where_no_matrix_separates():
+    problem = datasets.orthogonal(3, 3, 10, seed=0)
+    W0 = basins.adversarial_start(problem, 10.0, np.random.default_rng(0))
+    assert basins.fate(problem, W0)[0] == "optimal"
+    middle = np.array([[[0.0], [1.0], [-1.0]]])
+    stuck = TokenProblem(middle, [1.0], [1.0], np.ones((1, 1)), values=[[[1.0], [0.0], [0.0]]])
+    assert not basins.separable(stuck)
+    assert basins.fate(stuck, np.zeros((1, 1)), length=10.0)[0] == "infeasible"
+
+
+def test_shares_add_up_and_repeat():
+    first = basins.selected_share(2, 3, 4, "gaussian", 5.0, 1, 4)
+    assert first == basins.selected_share(2, 3, 4, "gaussian", 5.0, 1, 4)
+    assert sum(first.values()) == 4
+
+
+def test_off_span_is_zero_on_the_span_and_everything_off_it():
+    problem = datasets.orthogonal(2, 2, 6, seed=0)
+    svm = solve_token_svm(problem)
+    assert basins.off_span(svm, 3.0 * svm.W) == pytest.approx(0.0, abs=1e-12)
+    beyond = np.linalg.svd(problem.tokens.reshape(4, 6))[2][-1]
+    assert basins.off_span(svm, 2.0 * np.outer(beyond, beyond)) == pytest.approx(2.0)
+
+
+def test_arrival_meets_its_prediction():
+    run = basins.arrival(NormalizedGD(1.0), 0, basins.random_start, 3.0, 0, 3, 3, 1000)
+    assert run["reached"]
+    assert run["residual"] == pytest.approx(run["predicted"], rel=1e-9)
