@@ -93,8 +93,8 @@ class Trajectory:
         top = a.max(axis=3, keepdims=True)
         top[np.isneginf(top)] = 0.0
         shifted = a - top
-        with np.errstate(divide="ignore"):
-            return shifted - np.log(np.exp(shifted).sum(axis=3, keepdims=True))
+        total = np.exp(shifted).sum(axis=3, keepdims=True)
+        return shifted - np.log(np.where(total > 0.0, total, 1.0))  # a masked query has no weights: -inf throughout
 
     @property
     def attention(self) -> Array:
