@@ -343,7 +343,7 @@ def rates(problem: TokenProblem, svm: TokenSVM, step: Step, t: ArrayLike, loss: 
     AssumptionError
         Outside the setting of Theorem 3, or for a rule without a law.
     """
-    t = np.asarray(t, dtype=float)
+    t = np.atleast_1d(np.asarray(t, dtype=float))
     rho, limit = svm.margin, e_inf(problem, svm, loss)
     if isinstance(step, GradientDescent):
         norm = np.log(step.eta * alpha(problem, svm, loss) * t) / rho
