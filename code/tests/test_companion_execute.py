@@ -51,7 +51,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_bad_cell_fails_with_its_place_and_its_reason(run, kind):
+def test_a_bad_cell_fails_with_its_place_and_its_reason(run, kind, capsys):
     source, reason, details = BAD[kind]
     with pytest.raises(NotebookFailed) as caught:
         run("fine = True", source, "never = 'reached'")
@@ -62,6 +62,7 @@ def test_a_bad_cell_fails_with_its_place_and_its_reason(run, kind):
     assert run.target.read_text() == "the last good copy"
     assert run.target.with_suffix(".failed.ipynb").exists()
     assert "small.failed.ipynb" in message
+    assert ("4/4 cells" in capsys.readouterr().out) == (kind in {"stderr", "warning"})
 
 
 def test_the_place_is_that_of_the_source_when_parameters_were_injected(run):

@@ -84,3 +84,17 @@ def test_a_figure_has_the_same_bytes_each_time(tmp_path):
     assert first == second
     assert line.get_color() == figures.COLOURS["NGD"]
     np.testing.assert_array_equal(line.get_ydata(), [6, 7, 8])
+
+
+def test_a_run_reports_claims_that_fall_with_its_parameters(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run, "BOOK", tmp_path)
+    monkeypatch.setattr(run, "RUNS", tmp_path / "runs")
+    monkeypatch.setenv("COMPANION_CLAIMS", "")
+    parameters = nbformat.v4.new_code_cell("n = 3  # points", metadata={"tags": ["parameters"]})
+    code = "from companion.claims import claim\nclaim('three', 'Three.', source='abstract', predicted=3, measured=n)"
+    book = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(code)])
+    nbformat.write(book, tmp_path / "toy.ipynb")
+    assert run.main(["toy", "-p", "n", "4"]) == 0
+    said = capsys.readouterr().out
+    assert "1 of its claims do not hold: three" in said
+    assert run.target_of("toy", {"n": "4"}).with_suffix(".html").exists()

@@ -24,6 +24,7 @@ SOURCES = {
 }
 MIME = "application/vnd.companion.claim+json"
 TINY = 1e-300
+REPORT = "report"  # value of COMPANION_CLAIMS under which a claim that fails is shown but does not raise
 
 Relation = Callable[[float, float, float], bool]
 RELATIONS: dict[str, Relation] = {
@@ -175,5 +176,5 @@ def claim(
     result = Claim(id, statement, source, float(predicted), float(measured), float(tolerance), relation, figure)
     plain = f"Claim {id}: {result.expectation()} predicted, {text(result.measured)} measured"
     display({"text/plain": plain, "text/html": result.to_html(), MIME: result.as_dict()}, raw=True)
-    if not result.holds:
+    if not result.holds and os.environ.get("COMPANION_CLAIMS") != REPORT:
         raise ClaimDoesNotHold(result)

@@ -60,9 +60,9 @@ class Progress:
         if time.perf_counter() - self.spoken > self.every:
             self.say()
 
-    def end(self, **_: object) -> None:
-        """Count a cell that has been executed (papermill's hook)."""
-        self.done += 1
+    def end(self, execute_reply: dict, **_: object) -> None:
+        """Count a cell that has been executed without an error (papermill's hook)."""
+        self.done += execute_reply["content"]["status"] == "ok"
 
     def say(self) -> None:
         """Print the progress line: name, cells done and total, seconds."""
@@ -186,6 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("target", type=Path)
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     options = parser.parse_args(arguments)
+    os.environ.pop("COMPANION_CLAIMS", None)  # in the book every claim must hold
     try:
         execute(options.source, options.target, dict(options.p))
     except (NotebookFailed, ParameterError) as problem:

@@ -25,7 +25,7 @@ class Parameter:
     comment: str
 
     def __str__(self) -> str:
-        return f"  {self.name} = {self.default!r:<12} {self.comment}".rstrip()
+        return f"  {f'{self.name} = {self.default!r}':<24} # {self.comment}"
 
 
 def parameters_of(notebook: NotebookNode) -> dict[str, Parameter]:

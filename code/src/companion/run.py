@@ -1,16 +1,20 @@
 """Execute one chapter with changed parameters: ``python -m companion.run NOTEBOOK [-p name value ...]``.
 
-The book is not touched: the executed notebook and its page go to ``_build/runs/``.
+The book is not touched: the executed notebook and its page go to ``_build/runs/``. A claim that does not hold with the
+changed parameters is reported, not an error: what it says is a finding here.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+from companion.claims import MIME, REPORT
 from companion.execute import NotebookFailed, execute
 from companion.paths import BOOK, RUNS, relative
 
@@ -44,6 +48,13 @@ def to_html(notebook: Path) -> Path:
     return notebook.with_suffix(".html")
 
 
+def fallen(notebook: Path) -> list[str]:
+    """Ids of the claims of an executed notebook that do not hold."""
+    cells = json.loads(notebook.read_text())["cells"]
+    outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+    return [data[MIME]["id"] for data in outputs if MIME in data and not data[MIME]["holds"]]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="companion.run", description=__doc__.splitlines()[0])
@@ -54,10 +65,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         source = find(options.notebook)
         target = target_of(str(source.relative_to(BOOK).with_suffix("")), given)
+        os.environ["COMPANION_CLAIMS"] = REPORT
         execute(source, target, given)
     except (NotebookFailed, ValueError, FileNotFoundError) as problem:
         print(f"\n{problem}\n", file=sys.stderr)
         return 1
+    if names := fallen(target):
+        print(f"With these parameters {len(names)} of its claims do not hold: {', '.join(names)}")
     print(f"The executed notebook is {relative(target)}\nIts page is {relative(to_html(target))}")
     return 0
 
