@@ -26,7 +26,7 @@ book: $(ENVIRONMENT)  ## Execute what changed, render, check: the book is _build
 site: $(SITE)
 	@:
 
-$(SITE): $(addprefix $(EXECUTED)/,$(NOTEBOOKS)) $(PROSE) $(wildcard code/src/companion/*.py)
+$(SITE): $(addprefix $(EXECUTED)/,$(NOTEBOOKS)) $(PROSE) _build/commit $(wildcard code/src/companion/*.py)
 	@echo "  rendering"
 	@$(BIN)/python -m companion.render
 	@touch $@

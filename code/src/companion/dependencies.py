@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from companion import commit
 from companion.paths import ROOT
 from companion.toc import notebooks
 
@@ -86,10 +87,11 @@ def rules(root: Path) -> str:
 
 
 def main(root: Path = ROOT) -> None:
-    """Write ``_build/dependencies.mk``."""
+    """Write ``_build/dependencies.mk``, and ``_build/commit`` when it changed."""
     target = root / "_build" / "dependencies.mk"
     target.parent.mkdir(exist_ok=True)
     target.write_text(rules(root))
+    commit.record(root, target.with_name("commit"))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import html
 import importlib.util
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.fileutil import copy_asset
 
+from companion import commit
 from companion.paths import CLAIMS, EXECUTED, ROOT
 
 FORMATS = {"svg": "image/svg+xml", "pdf": "application/pdf"}
@@ -39,26 +39,6 @@ def read_executed(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = path.read_text()
 
 
-def commit() -> str:
-    """Short hash of the commit that the pages show, or ``uncommitted``."""
-    marked = ROOT / "_build" / "commit"
-    return marked.read_text().strip() if marked.exists() else current_commit()
-
-
-def current_commit() -> str:
-    """Ask git; ``uncommitted`` when files differ from the last commit or there is no repository."""
-    try:
-        changes = _git("status", "--porcelain")
-        return "uncommitted" if changes else _git("rev-parse", "--short=10", "HEAD")
-    except (OSError, subprocess.CalledProcessError):
-        return "uncommitted"
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
 def add_provenance(app: Sphinx, doctree: nodes.document) -> None:
     """Below each captioned notebook figure: its notebook, its vector files and its commit (doctree-read)."""
     docname = app.env.docname
@@ -79,7 +59,7 @@ def _provenance(docname: str, name: str) -> str:
     return (
         f'<p class="provenance"><a href="{up}_sources/{docname}.ipynb" download>notebook</a> · '
         f'<a href="{stem}.svg" download>SVG</a> · <a href="{stem}.pdf" download>PDF</a> · '
-        f"<span>commit {commit()}</span></p>"
+        f"<span>commit {commit.current()}</span></p>"
     )
 
 
