@@ -266,7 +266,8 @@ def residual_limit(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic"
     AssumptionError
         If some constraint is not a support vector, or the V_k are linearly dependent.
     """
-    b = np.log(limit_weights(problem, loss) / svm.duals) - np.log(alpha(problem, svm, loss))
+    log_alpha = np.log(alpha(problem, svm, loss))
+    b = np.log(limit_weights(problem, loss) / svm.duals) - log_alpha
     gram = svm.constraints.gram
     if np.linalg.cond(gram) > 1e12:
         raise AssumptionError(
