@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from companion import commit
@@ -41,13 +42,21 @@ def imported_names(code: str, package: str = "") -> Iterator[str]:
 def modules_of(code: str, sources: Path, package: str = "") -> set[Path]:
     """Files below `sources` that `code` imports, with all that these import."""
     found: set[Path] = set()
-    waiting = [(code, package)]
+    waiting = _files_imported(code, sources, package)
     while waiting:
-        for name in imported_names(*waiting.pop()):
-            for file in _with_parents(name, sources) - found:
-                found.add(file)
-                waiting.append((file.read_text(), ".".join(file.relative_to(sources).parent.parts)))
+        file = waiting.pop()
+        found.add(file)
+        waiting |= _files_imported_by(file, sources) - found
     return found
+
+
+@cache
+def _files_imported_by(file: Path, sources: Path) -> set[Path]:
+    return _files_imported(file.read_text(), sources, ".".join(file.relative_to(sources).parent.parts))
+
+
+def _files_imported(code: str, sources: Path, package: str) -> set[Path]:
+    return {file for name in imported_names(code, package) for file in _with_parents(name, sources)}
 
 
 def _with_parents(name: str, sources: Path) -> set[Path]:
