@@ -8,6 +8,8 @@ PYTHON ?= python3
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
 ENVIRONMENT := .venv/.ready
+# Characters of code that a page shows without scrolling.
+COLUMN := 92
 EXECUTED := _build/executed
 WARM := _build/.warm
 SITE := _build/html/claims.json
@@ -49,14 +51,16 @@ run: $(ENVIRONMENT) | $(WARM)  ## Execute one chapter anew: make run NOTEBOOK=mo
 
 lint: $(ENVIRONMENT)  ## Check code, notebooks and workflows
 	@$(BIN)/ruff check --config code/pyproject.toml code book
-	@$(BIN)/ruff format --check --config code/pyproject.toml code book
+	@$(BIN)/ruff format --check --config code/pyproject.toml code
+	@$(BIN)/ruff format --check --config code/pyproject.toml --line-length $(COLUMN) book
 	@$(BIN)/python -m companion.clean --check
 	@$(BIN)/zizmor --offline --quiet .github/workflows
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 format: $(ENVIRONMENT)  ## Format the code and clean the notebooks
 	@$(BIN)/ruff check --fix --config code/pyproject.toml code book
-	@$(BIN)/ruff format --config code/pyproject.toml code book
+	@$(BIN)/ruff format --config code/pyproject.toml code
+	@$(BIN)/ruff format --config code/pyproject.toml --line-length $(COLUMN) book
 	@$(BIN)/python -m companion.clean
 
 badge: $(ENVIRONMENT)  ## Write the README's line on the claims from the built book

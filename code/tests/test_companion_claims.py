@@ -8,7 +8,13 @@ from companion import badge, claims
 from companion.claims import MIME, RELATIONS, Claim, ClaimDoesNotHold, ClaimIsMalformed, claim
 from companion.claims_page import DuplicateClaim, Table, collect, summary, write
 
-GOOD = {"id": "one", "statement": "It is $x^2$.", "source": "companion: Theorem 1", "predicted": 2.0, "measured": 2.0}
+GOOD = {
+    "id": "one",
+    "statement": "It is $x^2$.",
+    "source": "companion: one-clock theorem",
+    "predicted": 2.0,
+    "measured": 2.0,
+}
 
 
 def make(**changes):

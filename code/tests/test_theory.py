@@ -83,8 +83,8 @@ def test_bounds_hold_along_runs(rule, loss):
     svm = solve_token_svm(problem)
     run = train(problem, rule, 2000, loss=loss, record=np.arange(2001))
     error = direction_error(run, svm)[1:]
-    bound = theory.theorem1_bound(run, svm)
-    E, sharp = theory.theorem1b_bound(run, svm)
+    bound = theory.one_clock_bound(run, svm)
+    E, sharp = theory.sharp_order_bound(run, svm)
     assert (error <= bound.direction[1:]).all()
     assert (residual_norm(run, svm) <= bound.residual + 1e-12).all()
     assert (residual_norm(run, svm) <= E).all()

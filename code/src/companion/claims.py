@@ -154,7 +154,7 @@ def claim(
         One sentence; ``$...$`` is typeset.
     source : str
         ``abstract``, ``secondary``, ``companion`` or ``neighbour``, with details after a colon
-        (``"companion: Theorem 1"``).
+        (``"companion: one-clock theorem"``).
     predicted, measured : float
         Finite numbers. For ``all``: how many were tried, and of how many it is true.
     tolerance : float

@@ -126,7 +126,7 @@ def arrival(
     dict
         "reached" (all optimal tokens selected), "error" (direction error), "residual" (e_t), "size_of_W" (||W_t||) and
         "predicted", the limit sqrt(e_inf^2 + ||off-span part of W_0||^2) of e_t: the part of W_0 off the span of the
-        constraints stays for ever, the rest follows Theorem 3.
+        constraints stays for ever, the rest follows the sharp-constant theorem.
     """
     data = orthogonal(n, T, n * T + 4, seed=problem)
     svm = solve_token_svm(data)

@@ -1,4 +1,4 @@
-"""Where a step rule loses stability: the threshold of Theorem 4 located by experiment, without the theory's help."""
+"""Where a step rule loses stability: the threshold of the edge theorem located by experiment, without the theory's help."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Step(Protocol):
 class GradientDescent:
     """h_t = eta ||grad L(W_t)||: W_{t+1} = W_t - eta grad L(W_t).
 
-    Any eta > 0 is allowed: Theorem 1 needs no smoothness.
+    Any eta > 0 is allowed: the one-clock theorem needs no smoothness.
     """
 
     eta: float

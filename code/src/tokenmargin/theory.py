@@ -94,7 +94,7 @@ def _log_sum_exp(values: Array, row: Array, rows: int) -> Array:
         return safe + np.log(np.bincount(row, np.exp(values - safe[row]), rows))
 
 
-# --- The conditions of global convergence (Theorem 2) ---------------------------------------------------------------
+# --- The conditions of global convergence (global-convergence theorem) ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -165,12 +165,12 @@ def _worst_cosine(c: Constraints, block: int = 1024) -> tuple[float, int, int]:
     return worst
 
 
-# --- Theorem 1: one clock, the path length --------------------------------------------------------------------------
+# --- One clock, the path length ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Bound:
-    """Theorem 1 evaluated along a trajectory, from its first record where (E), kappa and c >= 0 hold; shapes (K,).
+    """The one-clock theorem evaluated along a trajectory, from its first record where (E), kappa and c >= 0 hold; shapes (K,).
 
     Attributes
     ----------
@@ -193,8 +193,8 @@ class Bound:
     log_off_attention: Array
 
 
-def theorem1_bound(trajectory: Trajectory, svm: TokenSVM, *, start: int | None = None) -> Bound:
-    """The bounds of Theorem 1 with kappa and the largest step taken over the trajectory's records (a posteriori).
+def one_clock_bound(trajectory: Trajectory, svm: TokenSVM, *, start: int | None = None) -> Bound:
+    """The bounds of the one-clock theorem with kappa and the largest step taken over the trajectory's records (a posteriori).
 
     Raises
     ------
@@ -209,7 +209,7 @@ def theorem1_bound(trajectory: Trajectory, svm: TokenSVM, *, start: int | None =
     start = first if start is None else max(start, first)
     if start >= len(trajectory):
         raise AssumptionError(
-            "Theorem 1 needs (E) and <W_t, W_mm> >= 0 along the path; neither holds to the last record."
+            "the one-clock theorem needs (E) and <W_t, W_mm> >= 0 along the path; neither holds to the last record."
         )
     rho, big = svm.margin, B(problem)
     constant = C(problem, kappas[start:].max())
@@ -225,10 +225,10 @@ def theorem1_bound(trajectory: Trajectory, svm: TokenSVM, *, start: int | None =
     return Bound(start, low, high, direction, np.log(problem.T - 1) - (rho * low - big * high))
 
 
-def theorem1b_bound(trajectory: Trajectory, svm: TokenSVM) -> tuple[float, Array]:
-    """E and the bound E/(c_t0 + (rho/B)(S_t - S_t0)) of Theorem 1b, with kappa and hbar from the records.
+def sharp_order_bound(trajectory: Trajectory, svm: TokenSVM) -> tuple[float, Array]:
+    """E and the bound E/(c_t0 + (rho/B)(S_t - S_t0)) of the sharp-order theorem, with kappa and hbar from the records.
 
-    Counted, as `theorem1_bound`, from the first record t0 from which (E) and c >= 0 hold; nan before it.
+    Counted, as `one_clock_bound`, from the first record t0 from which (E) and c >= 0 hold; nan before it.
 
     Raises
     ------
@@ -237,7 +237,7 @@ def theorem1b_bound(trajectory: Trajectory, svm: TokenSVM) -> tuple[float, Array
     """
     problem = trajectory.problem
     _require_all_support(svm)
-    first = theorem1_bound(trajectory, svm)
+    first = one_clock_bound(trajectory, svm)
     kap = max(kappa(problem, mu, trajectory.loss) for mu in trajectory.margins[first.start :])
     eigenvalues = np.linalg.eigvalsh(svm.constraints.gram)
     sigma = np.sqrt(eigenvalues[eigenvalues > 1e-10 * eigenvalues[-1]][0])
@@ -248,18 +248,18 @@ def theorem1b_bound(trajectory: Trajectory, svm: TokenSVM) -> tuple[float, Array
         return float(E), E / first.along
 
 
-# --- Theorem 3 and 4: the residual's limit and its stability --------------------------------------------------------
+# --- The residual's limit and its stability --------------------------------------------------------
 
 
 def alpha(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> float:
-    """alpha = exp(rho^2 sum_k lambda_k log(q_k/lambda_k)), the scale of Theorem 3."""
+    """alpha = exp(rho^2 sum_k lambda_k log(q_k/lambda_k)), the scale of the sharp-constant theorem."""
     _require_all_support(svm)
     q = limit_weights(problem, loss)
     return float(np.exp(svm.margin**2 * svm.duals @ np.log(q / svm.duals)))
 
 
 def residual_limit(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> Array:
-    """Coefficients r of R_inf = sum_k r_k V_k, the solution of <V_k, R> = log(q_k/lambda_k) - log(alpha) (Theorem 3).
+    """Coefficients r of R_inf = sum_k r_k V_k, the solution of <V_k, R> = log(q_k/lambda_k) - log(alpha) (sharp-constant theorem).
 
     Raises
     ------
@@ -271,19 +271,19 @@ def residual_limit(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic"
     gram = svm.constraints.gram
     if np.linalg.cond(gram) > 1e12:
         raise AssumptionError(
-            f"Theorem 3 needs linearly independent constraints; their Gram matrix has condition {np.linalg.cond(gram):.1e}."
+            f"the sharp-constant theorem needs linearly independent constraints; their Gram matrix has condition {np.linalg.cond(gram):.1e}."
         )
     return np.linalg.solve(gram, b)
 
 
 def e_inf(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> float:
-    """e_inf = ||R_inf||_F, the limit of direction error times ||W_t|| for every step rule (Theorem 3)."""
+    """e_inf = ||R_inf||_F, the limit of direction error times ||W_t|| for every step rule (sharp-constant theorem)."""
     r = residual_limit(problem, svm, loss)
     return float(np.sqrt(max(0.0, r @ svm.constraints.gram @ r)))
 
 
 def lambda_max(svm: TokenSVM) -> float:
-    """Largest eigenvalue of H = Pi (sum_k lambda_k V_k V_k') Pi, Pi the projection off W_mm (Theorem 4)."""
+    """Largest eigenvalue of H = Pi (sum_k lambda_k V_k V_k') Pi, Pi the projection off W_mm (edge theorem)."""
     gram, lam = svm.constraints.gram, svm.duals
     v = gram @ lam
     projected = gram - np.outer(v, v) / (lam @ v)
@@ -292,12 +292,12 @@ def lambda_max(svm: TokenSVM) -> float:
 
 
 def stability_threshold(svm: TokenSVM) -> float:
-    """h* = 2 ||W_mm|| / lambda_max(H): constant effective steps below it are stable (Theorem 4)."""
+    """h* = 2 ||W_mm|| / lambda_max(H): constant effective steps below it are stable (edge theorem)."""
     return 2.0 * svm.norm / _positive_curvature(svm)
 
 
 def polyak_threshold(svm: TokenSVM) -> float:
-    """theta* = 2 / lambda_max(H): Polyak's relaxation below it is stable (Theorem 4)."""
+    """theta* = 2 / lambda_max(H): Polyak's relaxation below it is stable (edge theorem)."""
     return 2.0 / _positive_curvature(svm)
 
 
@@ -315,7 +315,7 @@ def _positive_curvature(svm: TokenSVM) -> float:
 
 @dataclass(frozen=True)
 class Rates:
-    """The leading laws of one rule at iterations t, arrays like t (the rate table of Theorem 3).
+    """The leading laws of one rule at iterations t, arrays like t (the rate table of the sharp-constant theorem).
 
     Attributes
     ----------
@@ -332,7 +332,7 @@ class Rates:
 
 
 def rates(problem: TokenProblem, svm: TokenSVM, step: Step, t: ArrayLike, loss: Loss = "logistic") -> Rates:
-    """The rate table's laws, in the setting of Theorem 3.
+    """The rate table's laws, in the setting of the sharp-constant theorem.
 
     Parameters
     ----------
@@ -342,7 +342,7 @@ def rates(problem: TokenProblem, svm: TokenSVM, step: Step, t: ArrayLike, loss: 
     Raises
     ------
     AssumptionError
-        Outside the setting of Theorem 3, or for a rule without a law.
+        Outside the setting of the sharp-constant theorem, or for a rule without a law.
     """
     t = np.atleast_1d(np.asarray(t, dtype=float))
     rho, limit = svm.margin, e_inf(problem, svm, loss)
