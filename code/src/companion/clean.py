@@ -1,4 +1,4 @@
-"""Committed notebooks are clean: no outputs, kernel python3, a stable id for each cell.
+"""Committed notebooks are clean: no outputs, kernel python3, a stable id for each cell, parameters that can be read.
 
 ``python -m companion.clean`` cleans them; with ``--check`` it only says which are not.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from companion.parameters import ParameterError, parameters_of
 from companion.paths import BOOK, relative
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -34,21 +35,32 @@ def text(notebook: NotebookNode) -> str:
     return nbformat.writes(notebook, indent=1, ensure_ascii=False).rstrip("\n") + "\n"
 
 
+def fault(path: Path) -> str | None:
+    """What is wrong with a committed notebook, None when it is clean."""
+    notebook = nbformat.read(path, as_version=4)
+    if path.read_text() != text(cleaned(notebook)):
+        return "is not clean: run make format"
+    try:
+        parameters_of(notebook)
+    except ParameterError as error:
+        return f"has parameters that cannot be read. {error}"
+    return None
+
+
 def main(arguments: list[str]) -> int:
     """Clean or check every notebook of the book."""
-    dirty = 0
-    for path in sorted(BOOK.rglob("*.ipynb")):
-        if ".ipynb_checkpoints" in path.parts:
-            continue
-        want = text(cleaned(nbformat.read(path, as_version=4)))
-        if path.read_text() == want:
-            continue
-        if "--check" in arguments:
-            dirty += 1
-            print(f"{relative(path)} is not clean: run make format", file=sys.stderr)
-        else:
-            Path(path).write_text(want)
-    return int(dirty > 0)
+    paths = [path for path in sorted(BOOK.rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
+    if "--check" not in arguments:
+        for path in paths:
+            want = text(cleaned(nbformat.read(path, as_version=4)))
+            if path.read_text() != want:
+                path.write_text(want)
+        return 0
+    faults = {path: fault(path) for path in paths}
+    for path, what in faults.items():
+        if what:
+            print(f"{relative(path)} {what}", file=sys.stderr)
+    return int(any(faults.values()))
 
 
 if __name__ == "__main__":
