@@ -6,10 +6,10 @@ from tokenmargin import attention, theory
 from tokenmargin.datasets import gaussian, orthogonal
 from tokenmargin.dynamics import train
 from tokenmargin.errors import AssumptionError
-from tokenmargin.measure import direction_error, exponent, residual_norm, wilson_interval
+from tokenmargin.measure import along, direction_error, exponent, residual_norm, residual_parts, wilson_interval
 from tokenmargin.problem import TokenProblem
 from tokenmargin.steps import GradientDescent, NormalizedGD, Polyak
-from tokenmargin.svm import solve_token_svm
+from tokenmargin.svm import TokenSVM, solve_token_svm
 
 RULES = [GradientDescent(5.0), NormalizedGD(0.1), NormalizedGD(0.3, 0.5), Polyak(0.5)]
 LOSSES = ("logistic", "exponential")
@@ -113,6 +113,110 @@ def test_sharp_constants_refuse_inactive_constraints():
     assert not svm.support.all()
     with pytest.raises(AssumptionError, match="not support vectors"):
         theory.e_inf(problem, svm)
+
+
+INACTIVE = [gaussian(6, 5, 24, seed=0), gaussian(6, 5, 24, seed=1, scores="gaussian"), gaussian(8, 5, 20, seed=2)]
+
+
+@pytest.mark.parametrize("problem", INACTIVE)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_active_part_of_the_residual_has_a_limit_where_constraints_are_inactive(problem, loss):
+    svm = solve_token_svm(problem)
+    run = train(problem, Polyak(0.5, cap=10.0), 30_000, loss=loss, record=[30_000])
+    active, rest = residual_parts(run, svm)
+    assert active[-1] == pytest.approx(theory.e_active(problem, svm, loss), rel=1e-5)
+    assert rest[-1] > 0.1
+    assert active**2 + rest**2 == pytest.approx(residual_norm(run, svm) ** 2, rel=1e-9)
+
+
+@pytest.mark.parametrize("problem", INACTIVE)
+@pytest.mark.parametrize("rule", RULES[1:], ids=repr)
+def test_the_sharp_order_bound_holds_where_constraints_are_inactive(problem, rule):
+    svm = solve_token_svm(problem)
+    run = train(problem, rule, 5000)
+    E, sharp = theory.sharp_order_bound(run, svm)
+    late = np.isfinite(sharp)
+    assert late[-1]
+    assert (residual_norm(run, svm)[late] <= E).all()
+    assert (direction_error(run, svm)[late] <= sharp[late]).all()
+
+
+def test_residual_parts_see_the_start_off_the_span():
+    problem = orthogonal(2, 3, 10, seed=0)
+    svm = solve_token_svm(problem)
+    W0 = np.random.default_rng(0).standard_normal((10, 10))
+    run = train(problem, NormalizedGD(0.1), 50, W0)
+    rest = residual_parts(run, svm)[1]
+    assert rest == pytest.approx(np.full(len(run), rest[0]), rel=1e-12)  # no step moves it
+    c = problem.constraints
+    inside = c.combine(np.linalg.lstsq(c.gram, c.margins(W0), rcond=1e-12)[0])
+    assert rest[0] == pytest.approx(np.linalg.norm(W0 - inside))
+
+
+def test_a_constraint_of_margin_one_without_weight_is_refused():
+    """x_opt = e1 + e2 against e2, e1 and (e1 + e2)/2 with one query: the third constraint is the mean of the others."""
+    tokens = np.array([[[1.0, 1.0], [0.0, 1.0], [1.0, 0.0], [0.5, 0.5]]])
+    values = np.array([[[1.0], [0.0], [0.0], [0.0]]])
+    problem = TokenProblem(tokens, np.ones(1), np.ones(1), np.array([[1.0, 0.0]]), values=values)
+    svm = solve_token_svm(problem)
+    assert svm.margins == pytest.approx(np.ones(3))
+    weightless = TokenSVM(svm.constraints, np.array([1.0, 1.0, 0.0]), svm.margins)  # of the many duals of this W_mm
+    assert pytest.approx(svm.W) == weightless.W
+    with pytest.raises(AssumptionError, match="strict complementarity"):
+        theory.residual_limit(problem, weightless)
+
+
+def test_all_curvatures_are_one_on_orthogonal_constraints():
+    svm = solve_token_svm(orthogonal(6, 2, 12, seed=0, scale=0.3))
+    assert theory.curvatures(svm) == pytest.approx(np.ones(5))
+    assert theory.contraction(svm, 0.3 * svm.norm) == pytest.approx(0.7)
+    assert theory.stability_threshold(svm) == pytest.approx(2.0 * svm.norm)
+
+
+def test_the_transverse_operator_has_the_curvatures_and_keeps_to_the_plane():
+    problem = gaussian(4, 3, 40, seed=1)
+    svm = solve_token_svm(problem)
+    operator = theory.transverse_operator(svm)
+    values = np.sort(np.linalg.eigvals(operator).real)
+    assert values[1:] == pytest.approx(theory.curvatures(svm), rel=1e-8)
+    r = np.random.default_rng(0).standard_normal(len(svm.duals))
+    assert (svm.constraints.gram @ svm.duals) @ (operator @ r) == pytest.approx(0.0, abs=1e-10)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_residual_settles_at_the_predicted_pace(seed):
+    """Just before rounding, each step shrinks the distance to R_inf by the contraction factor."""
+    problem = gaussian(3, 3, 30, seed=seed)
+    svm = solve_token_svm(problem)
+    h, limit = 0.4 * svm.norm, theory.residual_limit(problem, svm)
+    run = train(problem, NormalizedGD(h), 400, record=np.arange(401), form="gram")
+    C = run.coefficients
+    rest = C - ((C @ svm.margins) / (svm.duals @ svm.margins))[:, None] * svm.duals - limit
+    distance = np.sqrt(np.einsum("tk,kl,tl->t", rest, svm.constraints.gram, rest))
+    late = np.flatnonzero(distance < 1e-8)[0]
+    assert distance[late] / distance[late - 1] == pytest.approx(theory.contraction(svm, h), rel=1e-3)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("rule", RULES[1:], ids=repr)
+def test_the_loss_gap_has_its_constant_and_stays_below_its_bound(rule, loss):
+    problem = gaussian(4, 3, 60, seed=4)
+    svm = solve_token_svm(problem)
+    run = train(problem, rule, 20_000, loss=loss)
+    scaled = np.exp(run.log_loss_gap + svm.margin * along(run, svm))
+    assert scaled[-1] == pytest.approx(theory.loss_gap_constant(problem, svm, loss), rel=1e-4)
+    assert (
+        run.log_loss_gap <= theory.log_loss_gap_bound(problem, theory.one_clock_bound(run, svm), loss) + 1e-12
+    ).all()
+
+
+def test_gradient_descent_has_loss_gap_w_mm_squared_over_eta_t():
+    problem = gaussian(4, 3, 60, seed=4)
+    svm = solve_token_svm(problem)
+    run = train(problem, GradientDescent(10.0), 100_000, record=[100_000])
+    law = theory.rates(problem, svm, GradientDescent(10.0), 100_000).log_loss_gap
+    assert np.exp(law) == pytest.approx(svm.norm**2 / 1e6)
+    assert run.log_loss_gap[-1] == pytest.approx(law, abs=1e-3)
 
 
 def test_exponent_of_a_power_law_is_exact():

@@ -54,6 +54,19 @@ def residual_norm(trajectory: Trajectory, svm: TokenSVM) -> Array:
     return np.array([np.linalg.norm(residual(trajectory, svm, k)) for k in range(len(trajectory))])
 
 
+def residual_parts(trajectory: Trajectory, svm: TokenSVM) -> tuple[Array, Array]:
+    """Norms of R_t's part in the span of the support vectors and of the rest, shapes (K,), (K,)."""
+    c, on = svm.constraints, svm.support
+    gram = (c.difference[on] @ c.difference[on].T) * (c.query_vector[on] @ c.query_vector[on].T)
+    weights, parts = np.zeros(len(c)), []
+    for k in range(len(trajectory)):
+        R = residual(trajectory, svm, k)
+        weights[on] = np.linalg.lstsq(gram, c.margins(R)[on], rcond=1e-12)[0]
+        active = c.combine(weights)
+        parts.append((np.linalg.norm(active), np.linalg.norm(R - active)))
+    return tuple(np.array(parts).T)
+
+
 def worst_off_attention(trajectory: Trajectory) -> Array:
     """max over sequences and queries of log(1 - s_opt), shape (K,)."""
     return np.nanmax(trajectory.log_off_attention, axis=(1, 2))

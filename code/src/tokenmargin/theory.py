@@ -11,7 +11,7 @@ from . import attention as model
 from .attention import Loss
 from .dynamics import Trajectory
 from .errors import AssumptionError
-from .measure import along, residual_norm
+from .measure import along, residual_norm, residual_parts
 from .problem import Constraints, TokenProblem
 from .steps import GradientDescent, NormalizedGD, Polyak, Step
 from .svm import TokenSVM
@@ -226,88 +226,156 @@ def one_clock_bound(trajectory: Trajectory, svm: TokenSVM, *, start: int | None 
 
 
 def sharp_order_bound(trajectory: Trajectory, svm: TokenSVM) -> tuple[float, Array]:
-    """E and the bound E/(c_t0 + (rho/B)(S_t - S_t0)) of the sharp-order theorem, with kappa and hbar from the records.
+    """The sharp-order theorem's bound on e_t, and with it the bound on the direction error; shapes (), (K,).
 
-    Counted, as `one_clock_bound`, from the first record t0 from which (E) and c >= 0 hold; nan before it.
+    The constants kappa, hbar and F, the largest part of the residual off the active constraints' span, are read from the
+    records. Counted, as `one_clock_bound`, from the first record t0 from which (E) and c >= 0 hold; nan before it.
+
+    Returns
+    -------
+    E : float
+        Bound of e_t: with A the active constraints, max(||R^A_t0||, (C + B (hbar/2 + F))/beta + hbar) + F.
+    direction : array, shape (K,)
+        E/(c_t0 + (rho/B)(S_t - S_t0)).
 
     Raises
     ------
     AssumptionError
-        If some constraint is not a support vector, or (E) fails to the last record.
+        If a constraint of margin one has no weight in W_mm (strict complementarity), or (E) fails to the last record.
     """
     problem = trajectory.problem
-    _require_all_support(svm)
+    _require_strict_complementarity(svm)
     first = one_clock_bound(trajectory, svm)
-    kap = max(kappa(problem, mu, trajectory.loss) for mu in trajectory.margins[first.start :])
-    eigenvalues = np.linalg.eigvalsh(svm.constraints.gram)
+    late = slice(first.start, None)
+    kap = max(kappa(problem, mu, trajectory.loss) for mu in trajectory.margins[late])
+    eigenvalues = np.linalg.eigvalsh(_active(svm)[0])
     sigma = np.sqrt(eigenvalues[eigenvalues > 1e-10 * eigenvalues[-1]][0])
-    beta = svm.margin**2 * svm.duals.min() * sigma / 2.0
-    hbar = np.nanmax(trajectory.effective_steps[first.start :])
-    E = max(first.residual[first.start], (C(problem, kap) + hbar * B(problem) / 2.0) / beta + hbar)
+    beta = svm.margin**2 * svm.duals[svm.support].min() * sigma / 2.0
+    hbar = np.nanmax(trajectory.effective_steps[late])
+    active, rest = residual_parts(trajectory, svm)
+    F, big = rest[late].max(), B(problem)
+    E = max(active[first.start], (C(problem, kap) + big * (hbar / 2.0 + F)) / beta + hbar) + F
     with np.errstate(divide="ignore"):
         return float(E), E / first.along
+
+
+def log_loss_gap_bound(problem: TokenProblem, bound: Bound, loss: Loss = "logistic") -> Array:
+    """Upper bound of log(L(W_t) - L*), shape (K,): slope times largest score gap times the bound on 1 - s_opt (loss-gap corollary).
+
+    Under (E) every output exceeds the runner-up's score, so -l'(m_i) is at most -l' there.
+    """
+    steepest = model.negative_slope(problem.second_scores, loss).max()
+    return np.log(steepest * score_gaps(problem).max()) + bound.log_off_attention
+
+
+def _active(svm: TokenSVM) -> tuple[Array, Array]:
+    """Gram matrix and duals of the support vectors, shapes (A, A) and (A,); the others' Gram matrix is never formed."""
+    difference, query = svm.constraints.difference[svm.support], svm.constraints.query_vector[svm.support]
+    return (difference @ difference.T) * (query @ query.T), svm.duals[svm.support]
 
 
 # --- The residual's limit and its stability --------------------------------------------------------
 
 
 def alpha(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> float:
-    """alpha = exp(rho^2 sum_k lambda_k log(q_k/lambda_k)), the scale of the sharp-constant theorem."""
-    _require_all_support(svm)
-    q = limit_weights(problem, loss)
-    return float(np.exp(svm.margin**2 * svm.duals @ np.log(q / svm.duals)))
+    """alpha = exp(rho^2 sum_k lambda_k log(q_k/lambda_k)) over the support vectors, the scale of the sharp-constant theorem."""
+    q, duals = limit_weights(problem, loss)[svm.support], svm.duals[svm.support]
+    return float(np.exp(svm.margin**2 * duals @ np.log(q / duals)))
 
 
 def residual_limit(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> Array:
-    """Coefficients r of R_inf = sum_k r_k V_k, the solution of <V_k, R> = log(q_k/lambda_k) - log(alpha) (sharp-constant theorem).
+    """Coefficients r, shape (N,), of R_inf = sum_k r_k V_k over the support vectors, zero elsewhere.
+
+    R_inf solves <V_k, R> = log(q_k/lambda_k) - log(alpha) for every support vector k (sharp-constant theorem): the limit of
+    the residual where all constraints are support vectors, else of its part in their span.
 
     Raises
     ------
     AssumptionError
-        If some constraint is not a support vector, or the V_k are linearly dependent.
+        If a constraint of margin one has no weight in W_mm, or the support vectors are linearly dependent.
     """
-    log_alpha = np.log(alpha(problem, svm, loss))
-    b = np.log(limit_weights(problem, loss) / svm.duals) - log_alpha
-    gram = svm.constraints.gram
+    _require_strict_complementarity(svm)
+    on, (gram, duals) = svm.support, _active(svm)
     if np.linalg.cond(gram) > 1e12:
         raise AssumptionError(
             f"the sharp-constant theorem needs linearly independent constraints; their Gram matrix has condition {np.linalg.cond(gram):.1e}."
         )
-    return np.linalg.solve(gram, b)
+    b = np.log(limit_weights(problem, loss)[on] / duals) - np.log(alpha(problem, svm, loss))
+    r = np.zeros(len(svm.duals))
+    r[on] = np.linalg.solve(gram, b)
+    return r
 
 
 def e_inf(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> float:
-    """e_inf = ||R_inf||_F, the limit of direction error times ||W_t|| for every step rule (sharp-constant theorem)."""
-    r = residual_limit(problem, svm, loss)
-    return float(np.sqrt(max(0.0, r @ svm.constraints.gram @ r)))
+    """e_inf = ||R_inf||_F, the limit of direction error times ||W_t|| for every step rule (sharp-constant theorem).
+
+    Raises
+    ------
+    AssumptionError
+        If some constraint is not a support vector: then the limit depends on the path, and `e_active` is its known part.
+    """
+    _require_all_support(svm)
+    return e_active(problem, svm, loss)
+
+
+def e_active(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> float:
+    """Limit of the norm of the residual's part in the span of the support vectors, e_inf where all are (sharp-constant theorem)."""
+    r = residual_limit(problem, svm, loss)[svm.support]
+    return float(np.sqrt(max(0.0, r @ _active(svm)[0] @ r)))
+
+
+def curvatures(svm: TokenSVM) -> Array:
+    """Nonzero eigenvalues of H = Pi (sum_k lambda_k V_k V_k') Pi, ascending; Pi the projection off W_mm (edge theorem).
+
+    They rule the residual near its limit: a step of length h contracts the j-th mode by 1 - h rho curvature_j. Empty for a
+    single constraint, which leaves no direction for a residual.
+    """
+    gram, lam = _active(svm)
+    v = gram @ lam
+    root = np.sqrt(lam)
+    values = np.linalg.eigvalsh(root[:, None] * (gram - np.outer(v, v) / (lam @ v)) * root)
+    return values[values > 1e-10]
+
+
+def transverse_operator(svm: TokenSVM) -> Array:
+    """H in coefficients, shape (N, N): if R = sum_k r_k V_k then H R = sum_k (T r)_k V_k (edge theorem).
+
+    T = (I - lambda (G lambda)'/(lambda' G lambda)) diag(lambda) G, with G the Gram matrix. Near its limit the residual of a
+    constant effective step h moves by R_{t+1} - R_inf = (I - h rho H)(R_t - R_inf).
+    """
+    gram, lam = svm.constraints.gram, svm.duals
+    v = gram @ lam
+    moved = lam[:, None] * gram
+    return moved - np.outer(lam, v @ moved) / (lam @ v)
+
+
+def contraction(svm: TokenSVM, h: float) -> float:
+    """max_j |1 - h rho curvature_j|: factor by which a constant effective step h shrinks the residual's distance to its limit."""
+    return float(np.abs(1.0 - h * svm.margin * _require_modes(svm)).max())
 
 
 def lambda_max(svm: TokenSVM) -> float:
-    """Largest eigenvalue of H = Pi (sum_k lambda_k V_k V_k') Pi, Pi the projection off W_mm (edge theorem)."""
-    gram, lam = svm.constraints.gram, svm.duals
-    v = gram @ lam
-    projected = gram - np.outer(v, v) / (lam @ v)
-    root = np.sqrt(lam)
-    return float(np.linalg.eigvalsh(root[:, None] * projected * root)[-1])
+    """Largest eigenvalue of H (edge theorem)."""
+    return float(_require_modes(svm)[-1])
 
 
 def stability_threshold(svm: TokenSVM) -> float:
     """h* = 2 ||W_mm|| / lambda_max(H): constant effective steps below it are stable (edge theorem)."""
-    return 2.0 * svm.norm / _positive_curvature(svm)
+    return 2.0 * svm.norm / lambda_max(svm)
 
 
 def polyak_threshold(svm: TokenSVM) -> float:
     """theta* = 2 / lambda_max(H): Polyak's relaxation below it is stable (edge theorem)."""
-    return 2.0 / _positive_curvature(svm)
+    return 2.0 / lambda_max(svm)
 
 
-def _positive_curvature(svm: TokenSVM) -> float:
-    largest = lambda_max(svm)
-    if largest <= 1e-12:
+def _require_modes(svm: TokenSVM) -> Array:
+    modes = curvatures(svm)
+    if not len(modes):
         raise AssumptionError(
             "with a single direction of motion the residual cannot oscillate: no finite threshold exists."
         )
-    return largest
+    return modes
 
 
 # --- The rate table -------------------------------------------------------------------------------------------------
@@ -315,7 +383,7 @@ def _positive_curvature(svm: TokenSVM) -> float:
 
 @dataclass(frozen=True)
 class Rates:
-    """The leading laws of one rule at iterations t, arrays like t (the rate table of the sharp-constant theorem).
+    """The leading laws of one rule at iterations t, arrays like t (rate table).
 
     Attributes
     ----------
@@ -324,15 +392,18 @@ class Rates:
     direction_error : array
     log_off_attention : array, shape (len(t), rows)
         log(1 - s_opt): GD has one law per (sequence, query); the normalised rules one slope for all.
+    log_loss_gap : array
+        log(L - L*): for GD exact to o(1), -log(rho^2 eta t); for the normalised rules the slope, up to O(1).
     """
 
     norm: Array
     direction_error: Array
     log_off_attention: Array
+    log_loss_gap: Array
 
 
 def rates(problem: TokenProblem, svm: TokenSVM, step: Step, t: ArrayLike, loss: Loss = "logistic") -> Rates:
-    """The rate table's laws, in the setting of the sharp-constant theorem.
+    """The rate table's laws, in the setting of the sharp-constant theorem with all constraints active.
 
     Parameters
     ----------
@@ -347,14 +418,20 @@ def rates(problem: TokenProblem, svm: TokenSVM, step: Step, t: ArrayLike, loss: 
     t = np.atleast_1d(np.asarray(t, dtype=float))
     rho, limit = svm.margin, e_inf(problem, svm, loss)
     if isinstance(step, GradientDescent):
-        norm = np.log(step.eta * alpha(problem, svm, loss) * t) / rho
+        clock = np.log(step.eta * t)
+        norm = (clock + np.log(alpha(problem, svm, loss))) / rho
         c = problem.constraints
         row = c.sequence * problem.Q + c.query
         sums = np.bincount(row, svm.duals / limit_weights(problem, loss), problem.n * problem.Q)
-        off = np.log(sums[sums > 0])[None, :] - np.log(step.eta * t)[:, None]
-        return Rates(norm, limit / norm, off)
+        off = np.log(sums[sums > 0])[None, :] - clock[:, None]
+        return Rates(norm, limit / norm, off, -clock - 2.0 * np.log(rho))
     norm = _normalized_norm(svm, step, t)
-    return Rates(norm, limit / norm, -rho * norm[:, None])
+    return Rates(norm, limit / norm, -rho * norm[:, None], -rho * norm)
+
+
+def loss_gap_constant(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> float:
+    """alpha/rho^2, the limit of (L(W_t) - L*) e^(rho c_t) for every step rule (loss-gap corollary); c_t ~ ||W_t||."""
+    return alpha(problem, svm, loss) / svm.margin**2
 
 
 def _normalized_norm(svm: TokenSVM, step: Step, t: Array) -> Array:
@@ -374,4 +451,13 @@ def _require_all_support(svm: TokenSVM) -> None:
         raise AssumptionError(
             f"{missing} of {len(svm.duals)} constraints are not support vectors; the sharp constants need all of them "
             "(over-parameterised data: larger d)."
+        )
+
+
+def _require_strict_complementarity(svm: TokenSVM, slack: float = 1e-7) -> None:
+    idle = int((~svm.support & (svm.margins < 1.0 + slack)).sum())
+    if idle:
+        raise AssumptionError(
+            f"{idle} constraint(s) have margin one but no weight in W_mm; the theorem needs strict complementarity, which "
+            "generic data have: perturb the tokens."
         )
