@@ -15,7 +15,7 @@ WARM := _build/.warm
 SITE := _build/html/claims.json
 PROSE := $(shell find book -name '*.md' -o -name '*.bib' -o -path '*_static/*') _config.yml _toc.yml
 
-.PHONY: book site test run lint format lock lab bench badge clean help
+.PHONY: book site test run lint format lock lab bench badge badge-check clean help
 
 book: $(ENVIRONMENT)  ## Execute what changed, render, check: the book is _build/html/index.html
 	@mkdir -p _build && : > _build/executed.log
@@ -63,8 +63,11 @@ format: $(ENVIRONMENT)  ## Format the code and clean the notebooks
 	@$(BIN)/ruff format --config code/pyproject.toml --line-length $(COLUMN) book
 	@$(BIN)/python -m companion.clean
 
-badge: $(ENVIRONMENT)  ## Write the README's line on the claims from the built book
+badge: $(ENVIRONMENT)  ## Write the README's line of claims and its picture from the built book
 	@$(BIN)/python -m companion.badge
+
+badge-check: $(ENVIRONMENT)
+	@$(BIN)/python -m companion.badge --check
 
 bench: $(ENVIRONMENT) | $(WARM)  ## Time the engine and the token SVM
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/python code/benchmarks/speed.py

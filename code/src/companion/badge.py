@@ -1,16 +1,19 @@
-"""The README's line of claims, between its two markers.
+"""The README's line of claims, between its two markers, and its picture, from the built book.
 
-``python -m companion.badge`` writes it; with ``--check`` it only says whether it is up to date.
+``python -m companion.badge`` writes both; with ``--check`` it only says whether the line is up to date.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 
 from companion.claims_page import summary
-from companion.paths import CLAIMS, README
+from companion.paths import BOOK, CLAIMS, HTML, README
+
+PICTURE = "fig-overview.svg"
 
 LINE = re.compile(r"(<!-- claims -->)(.*?)(<!-- /claims -->)", re.DOTALL)
 
@@ -30,6 +33,7 @@ def main(arguments: list[str]) -> int:
             print("README.md: the line of claims is not up to date; run make badge", file=sys.stderr)
         return int(old != new)
     README.write_text(new)
+    shutil.copyfile(HTML / "figures" / PICTURE, BOOK / "_static" / "readme.svg")
     return 0
 
 
