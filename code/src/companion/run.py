@@ -10,12 +10,12 @@ import argparse
 import hashlib
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 from companion.claims import MIME, REPORT
 from companion.execute import NotebookFailed, execute
+from companion.page import render_page
 from companion.paths import BOOK, RUNS, relative
 
 
@@ -39,13 +39,6 @@ def find(name: str) -> Path:
         names = sorted(str(path.relative_to(BOOK).with_suffix("")) for path in BOOK.rglob("*.ipynb"))
         raise FileNotFoundError(f"There is no notebook {name!r}. There are: {', '.join(names)}")
     return path
-
-
-def to_html(notebook: Path) -> Path:
-    """A page of the executed notebook, beside it."""
-    command = [sys.executable, "-m", "nbconvert", "--to", "html", "--log-level", "ERROR", str(notebook)]
-    subprocess.run(command, check=True)
-    return notebook.with_suffix(".html")
 
 
 def fallen(notebook: Path) -> list[str]:
@@ -72,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     if names := fallen(target):
         print(f"With these parameters {len(names)} of its claims do not hold: {', '.join(names)}")
-    print(f"The executed notebook is {relative(target)}\nIts page is {relative(to_html(target))}")
+    print(f"The executed notebook is {relative(target)}\nIts page is {relative(render_page(target, source, RUNS))}")
     return 0
 
 

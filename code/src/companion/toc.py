@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,3 +30,12 @@ def notebooks(root: Path = ROOT) -> list[Path]:
     """The notebooks of the book in reading order, relative to `root`."""
     paths = [Path(f"{name.removesuffix('.ipynb')}.ipynb") for name in documents(root)]
     return [path for path in paths if (root / path).exists()]
+
+
+def title(path: Path) -> str:
+    """The first heading of a page, notebook or Markdown."""
+    text = path.read_text()
+    if path.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    return next((line[2:].strip() for line in text.splitlines() if line.startswith("# ")), path.stem)
