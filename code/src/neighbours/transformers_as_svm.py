@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.optimize import nnls
 from scipy.special import expit, log_softmax
 from tokenmargin.errors import InfeasibleSVMError, SolverError
 
@@ -86,6 +87,33 @@ def selection_constraints(X: Array, z: Array, selection: Array) -> Array:
     """V_it = (x_i,selected - x_it) z_i' for t != selected, shape (n(T-1), d, d); X (n, T, d), z (n, d)."""
     i, t = np.nonzero(np.arange(X.shape[1]) != np.asarray(selection)[:, None])
     return np.einsum("kd,ke->kde", X[i, np.asarray(selection)[i]] - X[i, t], z[i])
+
+
+def separable(V: Array) -> bool:
+    """Whether some W has <V_k, W> > 0 for all k: by Gordan's alternative, unless 0 is a convex combination of the V_k."""
+    flat = V.reshape(len(V), -1)
+    system = np.vstack([flat.T, np.ones(len(V))])
+    return bool(nnls(system, np.append(np.zeros(flat.shape[1]), 1.0), maxiter=100 * len(V))[1] > 1e-8)
+
+
+def selected_svms(X: Array, z: Array, alpha: Array, norm: Norm) -> list[NormSVM | None]:
+    """The SVM of the tokens alpha (R, n) of each of the R problems; None where they cannot be separated."""
+    constraints = [selection_constraints(*problem) for problem in zip(X, z, alpha, strict=True)]
+    return [solve_norm_svm(V, norm) if separable(V) else None for V in constraints]
+
+
+def mixture_parts(X: Array, z: Array, p: Array) -> tuple[Array, Array]:
+    """W_mm and W_fin when the first m tokens of each sequence share the attention p (m,); X (n, T, d), z (n, d).
+
+    W_mm is the Frobenius SVM with equal logits inside the shared tokens and margins over the rest; W_fin is the
+    smallest matrix with the logit differences log(p_0/p_j) inside, so that a softmax over the m tokens gives p.
+    """
+    m, d = len(p), X.shape[2]
+    differences = np.einsum("ntd,ne->ntde", X[:, :1] - X, z)
+    V, E = differences[:, m:].reshape(-1, d, d), differences[:, 1:m].reshape(-1, d, d)
+    logits = np.tile(np.log(p[0] / p[1:]), len(X))
+    finite = np.linalg.lstsq(E.reshape(len(E), -1), logits)[0].reshape(d, d)
+    return solve_norm_svm(V, "fro", E).W, finite
 
 
 def scaled_forces(logits: Array, scores: Array) -> Array:
