@@ -224,3 +224,21 @@ def test_mixture_parts_of_one_sequence_of_orthonormal_tokens_in_closed_form():
     np.testing.assert_allclose(W_mm[:, 0], [0.25, 0.25, 0.25, -0.75], atol=1e-6)
     np.testing.assert_allclose(finite[:3, 0], np.log(p) - np.log(p).mean(), atol=1e-12)
     np.testing.assert_allclose(finite[:, 1:], 0.0, atol=1e-12)
+
+
+def test_singular_values_beyond_the_rank_vanish_with_the_dual_matrix_s_exponents():
+    runs = 12
+    X, z, scores = tas.random_tokens(runs, 4, 5, 8, seed=50)
+    K, Q = 0.3 * np.random.default_rng(1).standard_normal((2, runs, 8, 8))
+    W, _ = tas.train_kq(X, z, scores, K, Q, 0.1, np.array([300, 1500, 7500]))
+    off: list[list[float]] = [[], []]
+    svms = tas.selected_svms(X, z, tas.selected(X, z, W[-1]), "nuc")
+    for r, svm in enumerate(svms):
+        V = tas.selection_constraints(X[r], z[r], tas.selected(X, z, W[-1])[r])
+        for window in (0, 1):
+            measured, predicted = tas.rank_exponents(W[window : window + 2, r], V, svm)
+            assert len(predicted) == 4 - tas.numerical_rank(svm.W)
+            off[window] += list(np.abs(measured - predicted))
+    early, late = np.median(off, axis=1)
+    assert late < early
+    assert late < 0.03

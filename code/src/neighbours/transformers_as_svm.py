@@ -199,6 +199,24 @@ def _norms(W: Array) -> Array:
     return np.linalg.norm(W, axis=(-2, -1), keepdims=True)
 
 
+def dual_matrix(V: Array, svm: NormSVM) -> Array:
+    """Lambda = sum lambda_k V_k, of dual norm one: for the nuclear norm its largest singular value is one."""
+    return np.tensordot(svm.duals, V, 1)
+
+
+def rank_exponents(W: Array, V: Array, svm: NormSVM) -> tuple[Array, Array]:
+    """Measured and predicted exponents of the singular values that vanish in (K, Q) training (this book's).
+
+    For each j above the rank of the nuclear SVM, up to the rank of Lambda: the slope of log(sigma_j(W)/sigma_1(W))
+    against log sigma_1(W) from the first to the last of the iterates W (K, d, d), and sigma_j(Lambda) - 1.
+    """
+    dual = np.linalg.svd(dual_matrix(V, svm), compute_uv=False)
+    beyond = slice(numerical_rank(svm.W), int((dual > 1e-6).sum()))
+    first, last = np.linalg.svd(W[[0, -1]], compute_uv=False)
+    slopes = np.log((last / last[0])[beyond] / (first / first[0])[beyond]) / np.log(last[0] / first[0])
+    return slopes, dual[beyond] - 1.0
+
+
 def relative_margin(W: Array, V: Array, svm: NormSVM, norm: Norm) -> Array:
     """(min_k <V_k, W>/||W||) over its largest possible value 1/||W_svm||: at most 1; W (..., d, d)."""
     margins = np.einsum("kde,...de->...k", V, W).min(axis=-1)
