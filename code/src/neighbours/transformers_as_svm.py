@@ -137,9 +137,9 @@ def descent(X: Array, z: Array, scores: Array, W: Array) -> Array:
 
 def train_w(X: Array, z: Array, scores: Array, W: Array, eta: float, times: Array) -> Array:
     """Normalized GD on W from W (R, d, d); the iterates at the increasing `times`, shape (K, R, d, d)."""
-    kept = []
+    kept, wanted = [], set(np.asarray(times).tolist())
     for t in range(int(times[-1]) + 1):
-        if t in set(times):
+        if t in wanted:
             kept.append(W)
         G = descent(X, z, scores, W)
         W = W + eta * G / _norms(G)
@@ -148,10 +148,10 @@ def train_w(X: Array, z: Array, scores: Array, W: Array, eta: float, times: Arra
 
 def train_kq(X: Array, z: Array, scores: Array, K: Array, Q: Array, eta: float, times: Array) -> tuple[Array, Array]:
     """Normalized GD on (K, Q), each (R, d, m), jointly normalised; W = K Q' and ||K'K - Q'Q|| at `times`."""
-    kept, imbalance = [], []
+    kept, imbalance, wanted = [], [], set(np.asarray(times).tolist())
     for t in range(int(times[-1]) + 1):
         W = K @ Q.transpose(0, 2, 1)
-        if t in set(times):
+        if t in wanted:
             kept.append(W)
             imbalance.append(_norms(K.transpose(0, 2, 1) @ K - Q.transpose(0, 2, 1) @ Q)[:, 0, 0])
         G = descent(X, z, scores, W)
@@ -167,10 +167,10 @@ def train_mixture(X: Array, z: Array, target: Array, eta: float, times: Array) -
     target (R, n, T) holds coefficients. Where they are positive of sum one on a set O_i and negative off it,
     orthonormal tokens give s_i -> target_i on O_i. Returns W at `times`, shape (K, R, d, d).
     """
-    W, kept = np.zeros((len(X), X.shape[3], X.shape[3])), []
+    W, kept, wanted = np.zeros((len(X), X.shape[3], X.shape[3])), [], set(np.asarray(times).tolist())
     gram = X @ X.transpose(0, 1, 3, 2)
     for t in range(int(times[-1]) + 1):
-        if t in set(times):
+        if t in wanted:
             kept.append(W)
         s = np.exp(log_softmax(np.matmul(X, np.matmul(z, W.transpose(0, 2, 1))[..., None])[..., 0], axis=2))
         reward = -np.matmul(gram, (s - target)[..., None])[..., 0]
