@@ -114,6 +114,39 @@ def test_normalised_threshold_is_where_two_points_lose_stability():
         assert (np.linalg.norm(eos.split(w, svm)[1] - v) < 1e-6) == stable
 
 
+def test_modes_are_those_of_the_potential_s_hessian():
+    S, step = data(3, n=5, d=60), 1e-5
+    svm = eos.max_margin(S)
+    kappa, modes = eos.residual_modes(S, svm)
+    v = eos.potential_minimiser(S, svm)
+    assert len(kappa) == 4
+    np.testing.assert_allclose(svm.w @ modes, 0.0, atol=1e-9)
+    for k, mode in zip(kappa, modes.T, strict=True):
+        up, middle, down = (eos.potential(v + s * step * mode, S, svm) for s in (1, 0, -1))
+        assert (up - 2 * middle + down) / step**2 == pytest.approx(svm.gamma**2 * middle * k, rel=1e-4)
+
+
+@pytest.mark.parametrize(("gamma", "b", "eta"), [(1.0, 0.6, 10.0), (1.0, 0.3, 1.0), (2.0, 0.6, 1.0)])
+def test_orthogonal_error_of_two_points_decays_with_its_mode_s_exponent(gamma, b, eta):
+    S = eos.two_points(gamma, b)
+    svm = eos.max_margin(S)
+    kappa, _ = eos.residual_modes(S, svm)
+    np.testing.assert_allclose(kappa, [b / gamma**2])
+    w = eos.gradient_descent(S, eta, np.array([2000, 20000])).w
+    off = np.linalg.norm(eos.split(w, svm)[1] - eos.potential_minimiser(S, svm), axis=1)
+    assert np.log(off[1] / off[0]) / np.log(10) == pytest.approx(-kappa[0], abs=0.01)
+
+
+@pytest.mark.parametrize("eta", [0.5, 30.0])
+def test_component_along_the_margin_grows_as_the_logarithm(eta):
+    S = data(3, n=5, d=60)
+    svm = eos.max_margin(S)
+    run = eos.gradient_descent(S, eta, np.array([3000, 30000]))
+    along, _ = eos.split(run.w, svm)
+    assert svm.gamma * (along[1] - along[0]) / np.log(10) == pytest.approx(1.0, rel=0.02)
+    assert eta * svm.gamma**2 * 30000 * run.loss[-1] == pytest.approx(1.0, rel=0.02)
+
+
 def test_normalised_steps_have_their_length_and_never_underflow():
     S = data(3, n=5, d=60)
     path = eos.normalised_descent(S, 2.0, np.arange(3000))

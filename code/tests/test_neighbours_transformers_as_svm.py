@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from neighbours import transformers_as_svm as tas
+from tokenmargin import datasets
 from tokenmargin.attention import gradient
 from tokenmargin.dynamics import train
 from tokenmargin.errors import InfeasibleSVMError
@@ -148,3 +149,96 @@ def test_nuclear_solution_is_not_unique_on_orthogonal_tokens():
     svm = tas.solve_norm_svm(V, "nuc")
     np.testing.assert_allclose(tas.relative_margin(np.ones((2, 2)), V, svm, "nuc"), 1.0, rtol=1e-6)
     assert tas.relative_margin(np.ones((2, 2)), V, tas.solve_norm_svm(V, "fro"), "fro") < 0.8
+
+
+def test_every_nuclear_solution_lives_on_the_queries_and_the_differences():
+    X, z, scores = tas.random_tokens(1, 2, 3, 7, seed=4)
+    V = tas.selection_constraints(X[0], z[0], scores[0].argmax(axis=1))
+    W = tas.solve_norm_svm(V, "nuc").W
+    P = np.linalg.pinv(z[0]) @ z[0]
+    np.testing.assert_allclose(W @ P, W, atol=1e-5)
+    shrunk = np.random.default_rng(0).standard_normal((7, 7))
+    assert np.linalg.norm(shrunk @ P, "nuc") < np.linalg.norm(shrunk, "nuc")
+
+
+def test_the_face_of_solutions_on_orthonormal_tokens():
+    problem = datasets.orthogonal(3, 4, 12, seed=0, scores="gaussian")
+    tokens, queries, n, T = problem.tokens, problem.queries[:, 0], 3, 4
+    V = tas.selection_constraints(tokens, queries, problem.optimal)
+    nuclear = tas.solve_norm_svm(V, "nuc")
+    assert nuclear.norm == pytest.approx(n * np.sqrt(1 - 1 / T), rel=1e-6)
+    g = tokens[np.arange(n), problem.optimal] - tokens.mean(axis=1)
+    ends = g.T @ queries, np.outer(g.sum(axis=0), queries.sum(axis=0))
+    np.testing.assert_allclose(ends[0], solve_token_svm(problem).W, atol=1e-9)
+    for share in (0.0, 0.3, 1.0):
+        W = share * ends[0] + (1 - share) * ends[1]
+        np.testing.assert_allclose(np.tensordot(V, W, 2), 1.0)
+        assert np.linalg.norm(W, "nuc") == pytest.approx(nuclear.norm, rel=1e-6)
+
+
+def test_a_start_of_rank_one_never_reaches_a_nuclear_solution_of_higher_rank():
+    X, z, scores = tas.random_tokens(1, 4, 5, 8, seed=0)
+    rng = np.random.default_rng(0)
+    K, Q = 0.3 * rng.standard_normal((2, 1, 8, 1)) * rng.standard_normal((1, 1, 1, 8))
+    W = tas.train_kq(X, z, scores, K, Q, 0.1, np.array([3000]))[0][-1]
+    V = tas.selection_constraints(X[0], z[0], tas.selected(X, z, W)[0])
+    svm = tas.solve_norm_svm(V, "nuc")
+    assert tas.numerical_rank(W[0], 1e-10) == 1
+    assert tas.numerical_rank(svm.W) > 1
+    assert tas.relative_margin(W[0], V, svm, "nuc") < 0.97
+
+
+def test_the_limit_of_kq_training_is_balanced_and_fixed_by_its_own_force():
+    X, z, scores = tas.random_tokens(1, 3, 4, 8, seed=2)
+    K, Q = 0.1 * np.random.default_rng(1).standard_normal((2, 1, 8, 8))
+    W = tas.train_kq(X, z, scores, K, Q, 0.1, np.array([4000]))[0][-1, 0]
+    V = tas.selection_constraints(X[0], z[0], tas.selected(X, z, W[None])[0])
+    svm = tas.solve_norm_svm(V, "nuc")
+    force = np.tensordot(svm.duals, V, 1)
+    U, sizes, R = np.linalg.svd(svm.W)
+    kept = sizes > 1e-4 * sizes[0]
+    np.testing.assert_allclose(U[:, kept].T @ force @ R[kept].T, np.eye(kept.sum()), atol=1e-4)
+    assert np.linalg.norm(force, 2) == pytest.approx(1.0, abs=1e-6)
+    assert tas.relative_margin(W, V, svm, "nuc") == pytest.approx(1.0, abs=0.02)
+
+
+def test_separable_agrees_with_the_solver():
+    verdicts = []
+    for seed in range(20):
+        X, z, scores = tas.random_tokens(1, 6, 4, 2, seed=seed)
+        alpha = scores.argmax(axis=2)
+        V = tas.selection_constraints(X[0], z[0], alpha[0])
+        verdicts.append(tas.separable(V))
+        (svm,) = tas.selected_svms(X, z, alpha, "fro")
+        assert (svm is not None) == verdicts[-1]
+        if not verdicts[-1]:
+            with pytest.raises(InfeasibleSVMError):
+                tas.solve_norm_svm(V, "fro")
+    assert 0 < sum(verdicts) < 20
+
+
+def test_mixture_parts_of_one_sequence_of_orthonormal_tokens_in_closed_form():
+    X, z, p = np.eye(4)[None], np.eye(4)[:1], np.array([0.5, 0.3, 0.2])
+    W_mm, finite = tas.mixture_parts(X, z, p)
+    # logits w with w_0 = w_1 = w_2 = w_3 + 1 and least norm; finite: log p up to a constant, of mean zero.
+    np.testing.assert_allclose(W_mm[:, 0], [0.25, 0.25, 0.25, -0.75], atol=1e-6)
+    np.testing.assert_allclose(finite[:3, 0], np.log(p) - np.log(p).mean(), atol=1e-12)
+    np.testing.assert_allclose(finite[:, 1:], 0.0, atol=1e-12)
+
+
+def test_singular_values_beyond_the_rank_vanish_with_the_dual_matrix_s_exponents():
+    runs = 12
+    X, z, scores = tas.random_tokens(runs, 4, 5, 8, seed=50)
+    K, Q = 0.3 * np.random.default_rng(1).standard_normal((2, runs, 8, 8))
+    W, _ = tas.train_kq(X, z, scores, K, Q, 0.1, np.array([300, 1500, 7500]))
+    off: list[list[float]] = [[], []]
+    svms = tas.selected_svms(X, z, tas.selected(X, z, W[-1]), "nuc")
+    for r, svm in enumerate(svms):
+        V = tas.selection_constraints(X[r], z[r], tas.selected(X, z, W[-1])[r])
+        for window in (0, 1):
+            measured, predicted = tas.rank_exponents(W[window : window + 2, r], V, svm)
+            assert len(predicted) == 4 - tas.numerical_rank(svm.W)
+            off[window] += list(np.abs(measured - predicted))
+    early, late = np.median(off, axis=1)
+    assert late < early
+    assert late < 0.03

@@ -136,10 +136,21 @@ def potential_minimiser(S: Array, svm: MaxMargin) -> Array:
     return B.T @ found.x
 
 
-def normalised_threshold(S: Array, svm: MaxMargin) -> float:
-    """h* = 2 ||w_mm||/lambda_max(Pi sum lambda_i s_i s_i' Pi), Pi the projection off w_mm (this book's)."""
+def residual_modes(S: Array, svm: MaxMargin) -> tuple[Array, Array]:
+    """Eigenvalues kappa (k,), increasing, and eigenvectors (d, k) of H = Pi sum lambda_i s_i s_i' Pi off its kernel (this book's).
+
+    Pi is the projection off w_mm. Near v* a step of normalised length h multiplies the orthogonal error by
+    I - (h/||w_mm||) H. Gradient descent has h_t -> ||w_mm||/t, so that mode kappa decays as t^-kappa.
+    """
     flat = S - np.outer(S @ svm.w, svm.w) * svm.gamma**2
-    return float(2.0 / (svm.gamma * np.linalg.eigvalsh((flat * svm.duals[:, None]).T @ flat)[-1]))
+    kappa, modes = np.linalg.eigh((flat * svm.duals[:, None]).T @ flat)
+    kept = kappa > 1e-10 * kappa[-1]
+    return kappa[kept], modes[:, kept]
+
+
+def normalised_threshold(S: Array, svm: MaxMargin) -> float:
+    """h* = 2 ||w_mm||/lambda_max(H), H as in `residual_modes` (this book's)."""
+    return float(2.0 / (svm.gamma * residual_modes(S, svm)[0][-1]))
 
 
 def two_points(gamma: float = 0.1, b: float = 0.75) -> Array:

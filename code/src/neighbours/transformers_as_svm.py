@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.optimize import nnls
 from scipy.special import expit, log_softmax
 from tokenmargin.errors import InfeasibleSVMError, SolverError
 
@@ -88,6 +89,33 @@ def selection_constraints(X: Array, z: Array, selection: Array) -> Array:
     return np.einsum("kd,ke->kde", X[i, np.asarray(selection)[i]] - X[i, t], z[i])
 
 
+def separable(V: Array) -> bool:
+    """Whether some W has <V_k, W> > 0 for all k: by Gordan's alternative, unless 0 is a convex combination of the V_k."""
+    flat = V.reshape(len(V), -1)
+    system = np.vstack([flat.T, np.ones(len(V))])
+    return bool(nnls(system, np.append(np.zeros(flat.shape[1]), 1.0), maxiter=100 * len(V))[1] > 1e-8)
+
+
+def selected_svms(X: Array, z: Array, alpha: Array, norm: Norm) -> list[NormSVM | None]:
+    """The SVM of the tokens alpha (R, n) of each of the R problems; None where they cannot be separated."""
+    constraints = [selection_constraints(*problem) for problem in zip(X, z, alpha, strict=True)]
+    return [solve_norm_svm(V, norm) if separable(V) else None for V in constraints]
+
+
+def mixture_parts(X: Array, z: Array, p: Array) -> tuple[Array, Array]:
+    """W_mm and W_fin when the first m tokens of each sequence share the attention p (m,); X (n, T, d), z (n, d).
+
+    W_mm is the Frobenius SVM with equal logits inside the shared tokens and margins over the rest; W_fin is the
+    smallest matrix with the logit differences log(p_0/p_j) inside, so that a softmax over the m tokens gives p.
+    """
+    m, d = len(p), X.shape[2]
+    differences = np.einsum("ntd,ne->ntde", X[:, :1] - X, z)
+    V, E = differences[:, m:].reshape(-1, d, d), differences[:, 1:m].reshape(-1, d, d)
+    logits = np.tile(np.log(p[0] / p[1:]), len(X))
+    finite = np.linalg.lstsq(E.reshape(len(E), -1), logits)[0].reshape(d, d)
+    return solve_norm_svm(V, "fro", E).W, finite
+
+
 def scaled_forces(logits: Array, scores: Array) -> Array:
     """e^-c f_it, f = -dL/da of the logistic loss, one shared c a run; shape (R, n, T), exact at any ||W||."""
     log_s = log_softmax(logits, axis=2)
@@ -109,9 +137,9 @@ def descent(X: Array, z: Array, scores: Array, W: Array) -> Array:
 
 def train_w(X: Array, z: Array, scores: Array, W: Array, eta: float, times: Array) -> Array:
     """Normalized GD on W from W (R, d, d); the iterates at the increasing `times`, shape (K, R, d, d)."""
-    kept = []
+    kept, wanted = [], set(np.asarray(times).tolist())
     for t in range(int(times[-1]) + 1):
-        if t in set(times):
+        if t in wanted:
             kept.append(W)
         G = descent(X, z, scores, W)
         W = W + eta * G / _norms(G)
@@ -120,10 +148,10 @@ def train_w(X: Array, z: Array, scores: Array, W: Array, eta: float, times: Arra
 
 def train_kq(X: Array, z: Array, scores: Array, K: Array, Q: Array, eta: float, times: Array) -> tuple[Array, Array]:
     """Normalized GD on (K, Q), each (R, d, m), jointly normalised; W = K Q' and ||K'K - Q'Q|| at `times`."""
-    kept, imbalance = [], []
+    kept, imbalance, wanted = [], [], set(np.asarray(times).tolist())
     for t in range(int(times[-1]) + 1):
         W = K @ Q.transpose(0, 2, 1)
-        if t in set(times):
+        if t in wanted:
             kept.append(W)
             imbalance.append(_norms(K.transpose(0, 2, 1) @ K - Q.transpose(0, 2, 1) @ Q)[:, 0, 0])
         G = descent(X, z, scores, W)
@@ -139,10 +167,10 @@ def train_mixture(X: Array, z: Array, target: Array, eta: float, times: Array) -
     target (R, n, T) holds coefficients. Where they are positive of sum one on a set O_i and negative off it,
     orthonormal tokens give s_i -> target_i on O_i. Returns W at `times`, shape (K, R, d, d).
     """
-    W, kept = np.zeros((len(X), X.shape[3], X.shape[3])), []
+    W, kept, wanted = np.zeros((len(X), X.shape[3], X.shape[3])), [], set(np.asarray(times).tolist())
     gram = X @ X.transpose(0, 1, 3, 2)
     for t in range(int(times[-1]) + 1):
-        if t in set(times):
+        if t in wanted:
             kept.append(W)
         s = np.exp(log_softmax(np.matmul(X, np.matmul(z, W.transpose(0, 2, 1))[..., None])[..., 0], axis=2))
         reward = -np.matmul(gram, (s - target)[..., None])[..., 0]
@@ -169,6 +197,24 @@ def numerical_rank(W: Array, threshold: float = 1e-4) -> int:
 
 def _norms(W: Array) -> Array:
     return np.linalg.norm(W, axis=(-2, -1), keepdims=True)
+
+
+def dual_matrix(V: Array, svm: NormSVM) -> Array:
+    """Lambda = sum lambda_k V_k, of dual norm one: for the nuclear norm its largest singular value is one."""
+    return np.tensordot(svm.duals, V, 1)
+
+
+def rank_exponents(W: Array, V: Array, svm: NormSVM) -> tuple[Array, Array]:
+    """Measured and predicted exponents of the singular values that vanish in (K, Q) training (this book's).
+
+    For each j above the rank of the nuclear SVM, up to the rank of Lambda: the slope of log(sigma_j(W)/sigma_1(W))
+    against log sigma_1(W) from the first to the last of the iterates W (K, d, d), and sigma_j(Lambda) - 1.
+    """
+    dual = np.linalg.svd(dual_matrix(V, svm), compute_uv=False)
+    beyond = slice(numerical_rank(svm.W), int((dual > 1e-6).sum()))
+    first, last = np.linalg.svd(W[[0, -1]], compute_uv=False)
+    slopes = np.log((last / last[0])[beyond] / (first / first[0])[beyond]) / np.log(last[0] / first[0])
+    return slopes, dual[beyond] - 1.0
 
 
 def relative_margin(W: Array, V: Array, svm: NormSVM, norm: Norm) -> Array:
