@@ -8,6 +8,7 @@ import nbformat
 import numpy as np
 import pytest
 from companion import clean, figures, numbers, run, sphinx_extension
+from companion.claims import MIME
 from matplotlib.figure import Figure
 
 
@@ -57,6 +58,14 @@ def test_captioned_figures_are_found_and_written(tmp_path):
     assert (tmp_path / "fig-x.pdf").read_bytes() == b"%PDF"
 
 
+def test_the_code_of_claims_is_folded_and_no_other():
+    output = {"output_type": "display_data", "data": {MIME: {}}}
+    cells = [{"metadata": {"tags": ["x"]}, "outputs": [output]}, {"metadata": {}, "outputs": [{"data": {}}]}]
+    cells.append({"metadata": {"tags": ["hide-input"]}, "outputs": [output]})
+    done = sphinx_extension.folded({"cells": cells})["cells"]
+    assert [cell["metadata"].get("tags") for cell in done] == [["x", "hide-input"], None, ["hide-input"]]
+
+
 def test_a_run_is_named_after_its_parameters():
     first, again, other = (run.target_of("model", given) for given in ({"n": "8"}, {"n": "8"}, {"n": "9"}))
     assert first == again != other
@@ -98,3 +107,9 @@ def test_a_run_reports_claims_that_fall_with_its_parameters(tmp_path, monkeypatc
     said = capsys.readouterr().out
     assert "1 of its claims do not hold: three" in said
     assert run.target_of("toy", {"n": "4"}).with_suffix(".html").exists()
+
+
+def test_density_counts_each_column_on_its_own():
+    clouds = np.array([[0.5, 0.5, 0.5, 0.5], [0.5, 1.5, 0.5, 1.5], [9.0, 0.5, 9.0, 0.5]])
+    share = figures.density(Figure().subplots(), clouds, (0.0, 3.0, 0.0, 2.0), colour="blue", rows=2)
+    np.testing.assert_array_equal(share, [[2.0, 1.0, 1.0], [0.0, 1.0, 0.0]])
