@@ -186,10 +186,19 @@ def test_a_related_paper_is_linked_by_its_number():
         ({"predicted": 2.0075069, "tolerance": 1e-5, "relation": "absolute"}, "2.007507 ± 10⁻⁵"),
         ({"predicted": 0.0, "tolerance": 1e-6, "relation": "absolute"}, "0 ± 10⁻⁶"),
         ({"predicted": 7.0, "tolerance": 0.0, "relation": "at least"}, "at least 7"),
+        ({"predicted": 1.0, "tolerance": 0.1, "relation": "at most"}, "at most 1 (+ 0.1)"),
+        ({"predicted": 0.0, "tolerance": 1e-9, "relation": "at most"}, "at most 10⁻⁹"),
+        ({"predicted": 0.0, "tolerance": 0.5, "relation": "at least"}, "at least −0.5"),
     ],
 )
 def test_a_prediction_shows_the_digits_that_its_tolerance_resolves(changes, read):
     assert make(**changes).expectation() == read
+
+
+@pytest.mark.parametrize("relation", ["absolute", "at most"])
+def test_a_measurement_near_a_predicted_zero_has_three_digits(relation):
+    row = make(predicted=0.0, tolerance=1e-9, measured=1.23456e-13, relation=relation).as_dict()
+    assert row["found"] == "1.23 × 10⁻¹³"
 
 
 def test_the_measurement_has_the_digits_of_the_prediction():
@@ -224,6 +233,7 @@ def test_the_state_of_the_abstract_counts_claims_and_links_them(book):
     assert page.count("1 of 2 claims hold") == 1  # the abstract's third holds, the one-clock theorem's second does not
     assert page.count("0 of 1 claims hold") == 1
     assert page.count("not checked") == 2
+    assert page.count("#thm-") == len(ABSTRACT)  # each sentence has its theorem, checked or not
 
 
 def test_the_summary_counts_by_chapter_and_source(book):

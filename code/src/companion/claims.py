@@ -117,8 +117,10 @@ class Claim:
 
     def number(self, value: float) -> str:
         """A number with as many digits as the tolerance resolves, three at least."""
-        slack = self.tolerance / abs(self.predicted) if self.relation != "close" and self.predicted else self.tolerance
-        digits = 1 - math.floor(math.log10(slack)) if slack > 0.0 else 3
+        slack = {"close": self.tolerance, "absolute": self.tolerance / max(abs(self.predicted), TINY)}.get(
+            self.relation, 0
+        )
+        digits = 1 - math.floor(math.log10(slack)) if slack > 0 else 3
         return text(value, f".{min(max(digits, 3), 10)}g")
 
     def expectation(self) -> str:
@@ -131,6 +133,8 @@ class Claim:
         if self.relation == "all":
             return f"all {number}"
         sign = "+" if self.relation == "at most" else "−"
+        if not self.predicted and self.tolerance:
+            return f"{self.relation} {slack if sign == '+' else sign + slack}"
         return f"{self.relation} {number}" + (f" ({sign} {slack})" if self.tolerance else "")
 
     def as_dict(self) -> dict:

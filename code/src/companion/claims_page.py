@@ -164,18 +164,17 @@ class State(View):
         )
 
     def _check(self, row: dict) -> str:
-        found = f"{row['found']}, predicted {row['expectation']}"
-        return f'<a href="{self.url(row)}#claim-{row["id"]}">{prose(row["statement"])}</a>: {found}'
+        link = f'<a href="{self.url(row)}#claim-{row["id"]}">{prose(row["statement"].rstrip("."))}</a>'
+        return f"{link}: measured {row['found']}, predicted {row['expectation']}"
 
     def _of_theorems(self, sentence: Sentence, rows: list[dict]) -> str:
-        if not rows:
-            return ""
         theorems = ", ".join(source_html(f"companion: {name} theorem", self.here) for name in sentence.theorems)
         pages = self.chapters(rows).items()
         where = ", ".join(
             f'<a href="#{group_anchor(page)}">{prose(of[0]["title"])}</a> ({len(of)})' for page, of in pages
         )
-        return f"<li>{theorems.replace('companion:', 'the')}, stated, proved and checked in: {where}</li>"
+        stated = theorems.replace("companion:", "The") + " states and proves it"
+        return f"<li>{stated}{f'; checked in {where}' if rows else ''}</li>"
 
 
 class Summary(View):
