@@ -44,7 +44,8 @@ def find(name: str) -> Path:
 def to_html(notebook: Path) -> Path:
     """A page of the executed notebook, beside it."""
     command = [sys.executable, "-m", "nbconvert", "--to", "html", "--log-level", "ERROR", str(notebook)]
-    subprocess.run(command, check=True)
+    quiet = os.environ | {"PYTHONWARNINGS": "ignore::UserWarning"}  # of numbers for prose, which the page does not show
+    subprocess.run(command, check=True, env=quiet)
     return notebook.with_suffix(".html")
 
 
