@@ -186,6 +186,7 @@ def test_a_related_paper_is_linked_by_its_number():
         ({"predicted": 2.0075069, "tolerance": 1e-5, "relation": "absolute"}, "2.007507 ± 10⁻⁵"),
         ({"predicted": 0.0, "tolerance": 1e-6, "relation": "absolute"}, "0 ± 10⁻⁶"),
         ({"predicted": 7.0, "tolerance": 0.0, "relation": "at least"}, "at least 7"),
+        ({"predicted": 2240.0, "tolerance": 0.0, "relation": "all"}, "all 2240"),
         ({"predicted": 1.0, "tolerance": 0.1, "relation": "at most"}, "at most 1 (+ 0.1)"),
         ({"predicted": 0.0, "tolerance": 1e-9, "relation": "at most"}, "at most 10⁻⁹"),
         ({"predicted": 0.0, "tolerance": 0.5, "relation": "at least"}, "at least −0.5"),

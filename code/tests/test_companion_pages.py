@@ -10,6 +10,7 @@ import pytest
 from companion import clean, figures, numbers, run, sphinx_extension
 from companion.claims import MIME
 from matplotlib.figure import Figure
+from myst_nb.core.variables import format_plain_text
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,16 @@ def test_numbers_read_as_in_print(value, fmt, text):
 
 def test_a_negative_power_of_ten_keeps_its_sign():
     assert numbers.text(-1e-4, ".0e") == "−10⁻⁴"
+
+
+@pytest.mark.parametrize(
+    ("value", "fmt", "read"), [(8400, ",d", "8,400"), (1.0, ".4f", "1.0000"), ("a 'b'", "", "a 'b'")]
+)
+def test_the_role_that_reads_a_number_shows_it_as_it_was_put(value, fmt, read, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.extend(data.values()))
+    numbers.put("name", value, fmt)
+    assert format_plain_text(shown[0], "s") == read
 
 
 def test_a_dirty_notebook_is_cleaned_once_and_for_all():

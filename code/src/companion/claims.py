@@ -117,6 +117,8 @@ class Claim:
 
     def number(self, value: float) -> str:
         """A number with as many digits as the tolerance resolves, three at least."""
+        if self.relation == "all":
+            return text(value, ".15g")
         slack = {"close": self.tolerance, "absolute": self.tolerance / max(abs(self.predicted), TINY)}.get(
             self.relation, 0
         )

@@ -44,8 +44,7 @@ def find(name: str) -> Path:
 def to_html(notebook: Path) -> Path:
     """A page of the executed notebook, beside it."""
     command = [sys.executable, "-m", "nbconvert", "--to", "html", "--log-level", "ERROR", str(notebook)]
-    quiet = os.environ | {"PYTHONWARNINGS": "ignore::UserWarning"}  # of numbers for prose, which the page does not show
-    subprocess.run(command, check=True, env=quiet)
+    subprocess.run(command, check=True)
     return notebook.with_suffix(".html")
 
 

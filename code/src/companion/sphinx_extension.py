@@ -34,10 +34,10 @@ def executed_copy(docname: str) -> Path | None:
 
 
 def read_executed(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Hand Sphinx the executed copy in place of the committed notebook (source-read)."""
+    """Hand Sphinx the executed copy in place of the committed notebook, with the code of claims folded (source-read)."""
     path = executed_copy(docname)
-    if path:
-        source[0] = json.dumps(folded(json.loads(path.read_text())))
+    if path or Path(app.env.doc2path(docname)).suffix == ".ipynb":
+        source[0] = json.dumps(folded(json.loads(path.read_text() if path else source[0])))
 
 
 def folded(notebook: dict) -> dict:
