@@ -173,7 +173,7 @@ class State(View):
         where = ", ".join(
             f'<a href="#{group_anchor(page)}">{prose(of[0]["title"])}</a> ({len(of)})' for page, of in pages
         )
-        stated = theorems.replace("companion:", "The") + " states and proves it"
+        stated = f"Stated and proved in this book: {theorems.replace('companion: ', '')}"
         return f"<li>{stated}{f'; checked in {where}' if rows else ''}</li>"
 
 
