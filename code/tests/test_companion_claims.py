@@ -202,6 +202,11 @@ def test_a_measurement_near_a_predicted_zero_has_three_digits(relation):
     assert row["found"] == "1.23 × 10⁻¹³"
 
 
+def test_zeros_that_the_tolerance_makes_significant_are_shown():
+    assert make(predicted=1.0, tolerance=1e-4, measured=0.9999999).found() == "1.0000"
+    assert make(predicted=1.0, tolerance=0.0, relation="at least", measured=5.0).found() == "5"
+
+
 def test_the_measurement_has_the_digits_of_the_prediction():
     assert make(predicted=1.0, tolerance=1e-4, measured=0.99998321).as_dict()["found"] == "0.99998"
 

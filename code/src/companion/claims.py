@@ -115,15 +115,19 @@ class Claim:
         """Whether the measurement agrees with the prediction within the tolerance."""
         return bool(RELATIONS[self.relation](self.measured, self.predicted, self.tolerance))
 
-    def number(self, value: float) -> str:
-        """A number with as many digits as the tolerance resolves, three at least."""
+    def number(self, value: float, zeros: str = "") -> str:
+        """A number with as many digits as the tolerance resolves, three at least; `zeros` "#" keeps those at its end."""
         if self.relation == "all":
             return text(value, ".15g")
         slack = {"close": self.tolerance, "absolute": self.tolerance / max(abs(self.predicted), TINY)}.get(
             self.relation, 0
         )
         digits = 1 - math.floor(math.log10(slack)) if slack > 0 else 3
-        return text(value, f".{min(max(digits, 3), 10)}g")
+        return text(value, f"{zeros}.{min(max(digits, 3), 10)}g")
+
+    def found(self) -> str:
+        """The measurement, with the zeros that the tolerance makes significant."""
+        return self.number(self.measured, "#" if self.tolerance and self.relation in {"close", "absolute"} else "")
 
     def expectation(self) -> str:
         """The prediction with its tolerance, as a reader reads it."""
@@ -141,7 +145,7 @@ class Claim:
 
     def as_dict(self) -> dict:
         """All fields, with the verdict and what a reader reads, for `claims.json`."""
-        read = {"expectation": self.expectation(), "found": self.number(self.measured)}
+        read = {"expectation": self.expectation(), "found": self.found()}
         return asdict(self) | {"kind": self.kind, "holds": self.holds} | read
 
     def to_html(self) -> str:
@@ -153,7 +157,7 @@ class Claim:
             f'<span class="claim-state" title="{word}">{sign}<span> {word}</span></span> '
             f'<span class="claim-statement">{prose(self.statement)}</span> '
             f'<span class="claim-details"><span>predicted {self.expectation()}</span>, '
-            f"<span>measured <b>{self.number(self.measured)}</b></span> "
+            f"<span>measured <b>{self.found()}</b></span> "
             f'<span class="claim-source">{source_html(self.source)} · <a href="{row}">{self.id}</a></span></span></div>'
         )
 
