@@ -43,7 +43,8 @@ RESULTS = {
     "numerics": ("numerics", "prop-logscale"),
     "full self-attention": ("self-attention", "prop-self"),
 }
-NAMED = re.compile(rf"\b({'|'.join(sorted(map(re.escape, RESULTS), key=len, reverse=True))})\b(?: theorems?\b)?")
+KINDS = "theorems?|proposition|corollary|lemma"
+NAMED = re.compile(rf"\b({'|'.join(sorted(map(re.escape, RESULTS), key=len, reverse=True))})\b(?: (?:{KINDS})\b)?")
 ARXIV = re.compile(r"\barXiv (\d{4}\.\d{5}(?:v\d+)?)")
 MIME = "application/vnd.companion.claim+json"
 TINY = 1e-300
