@@ -5,8 +5,19 @@ import math
 
 import pytest
 from companion import badge, claims
-from companion.claims import MIME, RELATIONS, Claim, ClaimDoesNotHold, ClaimIsMalformed, claim
-from companion.claims_page import DuplicateClaim, Table, collect, summary, write
+from companion.claims import MIME, RELATIONS, RESULTS, Claim, ClaimDoesNotHold, ClaimIsMalformed, claim, source_html
+from companion.claims_page import (
+    ABSTRACT,
+    DuplicateClaim,
+    State,
+    Summary,
+    Table,
+    UnknownSentence,
+    collect,
+    summary,
+    write,
+)
+from companion.paths import BOOK
 
 GOOD = {
     "id": "one",
@@ -89,7 +100,7 @@ def put_notebook(root, name, *claims):
 def book(tmp_path):
     (tmp_path / "_toc.yml").write_text("root: book/b\nparts:\n- chapters:\n  - file: book/a\n")
     put_notebook(tmp_path, "a", make(id="first", figure="fig-a"))
-    put_notebook(tmp_path, "b", make(id="second", measured=9.0), make(id="third", source="abstract"))
+    put_notebook(tmp_path, "b", make(id="second", measured=9.0), make(id="third", source="abstract: direction"))
     return tmp_path
 
 
@@ -136,3 +147,108 @@ def test_the_badge_links_its_row_from_every_folder(tmp_path, monkeypatch):
 
 def test_the_row_has_the_anchor_that_the_badge_links(book):
     assert 'id="row-first"' in Table(collect(book / "executed", book))._repr_html_()
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_each_result_that_a_source_may_name_stands_on_its_page(name):
+    page, label = RESULTS[name]
+    cells = json.loads((BOOK / f"{page}.ipynb").read_text())["cells"]
+    assert any(f":label: {label}\n" in "".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def test_a_source_links_each_theorem_that_it_names():
+    assert source_html("companion: sharp-constant and edge theorems", BOOK) == (
+        'companion: <a href="exact-constants.html#thm-sharp-constant">sharp-constant</a> '
+        'and <a href="edge-of-stability.html#thm-edge">edge theorems</a>'
+    )
+
+
+def test_links_of_a_source_start_from_the_folder_of_the_page():
+    link = source_html("companion: edge theorem", BOOK / "neighbours")
+    assert 'href="../edge-of-stability.html#thm-edge"' in link
+
+
+@pytest.mark.parametrize("source", ["abstract: the edge theorem", "companion: knowledge", "companion: sledge theorem"])
+def test_words_that_name_no_result_of_the_companion_are_no_links(source):
+    assert source_html(source) == source
+
+
+def test_a_related_paper_is_linked_by_its_number():
+    assert source_html("neighbour: arXiv 2305.11788") == (
+        'neighbour: <a href="https://arxiv.org/abs/2305.11788">arXiv 2305.11788</a>'
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "read"),
+    [
+        ({"predicted": -5e4, "tolerance": 1e-4}, "−50000 ± 0.01 %"),
+        ({"predicted": 2.0075069, "tolerance": 1e-5, "relation": "absolute"}, "2.007507 ± 10⁻⁵"),
+        ({"predicted": 0.0, "tolerance": 1e-6, "relation": "absolute"}, "0 ± 10⁻⁶"),
+        ({"predicted": 7.0, "tolerance": 0.0, "relation": "at least"}, "at least 7"),
+        ({"predicted": 2240.0, "tolerance": 0.0, "relation": "all"}, "all 2240"),
+        ({"predicted": 1.0, "tolerance": 0.1, "relation": "at most"}, "at most 1 (+ 0.1)"),
+        ({"predicted": 0.0, "tolerance": 1e-9, "relation": "at most"}, "at most 10⁻⁹"),
+        ({"predicted": 0.0, "tolerance": 0.5, "relation": "at least"}, "at least −0.5"),
+    ],
+)
+def test_a_prediction_shows_the_digits_that_its_tolerance_resolves(changes, read):
+    assert make(**changes).expectation() == read
+
+
+@pytest.mark.parametrize("relation", ["absolute", "at most"])
+def test_a_measurement_near_a_predicted_zero_has_three_digits(relation):
+    row = make(predicted=0.0, tolerance=1e-9, measured=1.23456e-13, relation=relation).as_dict()
+    assert row["found"] == "1.23 × 10⁻¹³"
+
+
+def test_zeros_that_the_tolerance_makes_significant_are_shown():
+    assert make(predicted=1.0, tolerance=1e-4, measured=0.9999999).found() == "1.0000"
+    assert make(predicted=1.0, tolerance=0.0, relation="at least", measured=5.0).found() == "5"
+
+
+def test_the_measurement_has_the_digits_of_the_prediction():
+    assert make(predicted=1.0, tolerance=1e-4, measured=0.99998321).as_dict()["found"] == "0.99998"
+
+
+def test_an_abstract_claim_says_which_sentence_it_checks(book):
+    put_notebook(book, "a", make(id="vague", source="abstract: it works"))
+    with pytest.raises(UnknownSentence, match=r"'vague'.*must say which sentence"):
+        collect(book / "executed", book)
+
+
+@pytest.mark.parametrize(
+    ("source", "title"),
+    [
+        ("abstract: $W_t$ converges in direction to $W_{mm}$", "Direction"),
+        ("abstract: provably global convergence", "Global convergence"),
+        ("abstract: finite-time rates of $W_t$ to $W_{mm}$", "Rates of the direction"),
+        ("abstract: rate of sparsification of the attention map", "Rate of sparsification"),
+    ],
+)
+def test_an_abstract_claim_belongs_to_one_sentence(source, title):
+    row = make(source=source).as_dict()
+    assert [sentence.title for sentence in ABSTRACT if sentence.of_abstract([row])] == [title]
+
+
+def test_the_state_of_the_abstract_counts_claims_and_links_them(book):
+    put_notebook(book, "a", make(id="global", source="companion: global-convergence theorem", measured=9.0))
+    page = State(collect(book / "executed", book))._repr_html_()
+    for link in ("b.html#claim-third", "#chapter-a", "global-convergence.html#thm-global"):
+        assert f'href="{link}"' in page
+    assert page.count("1 of 2 claims hold") == 1  # the abstract's third holds, the one-clock theorem's second does not
+    assert page.count("0 of 1 claims hold") == 1
+    assert page.count("not checked") == 2
+    assert page.count("#thm-") == len(ABSTRACT)  # each sentence has its theorem, checked or not
+
+
+def test_the_summary_counts_by_chapter_and_source(book):
+    page = Summary(collect(book / "executed", book))._repr_html_()
+    assert '<a href="#chapter-b">Chapter b</a></td><td class="number">1</td><td class="number">1</td>' in page
+    assert "2 of 3" in page
+
+
+def test_each_chapter_has_the_anchor_that_the_summary_links(book):
+    rows = collect(book / "executed", book)
+    table = Table(rows)._repr_html_()
+    assert all(f'id="chapter-{name}"' in table for name in ("a", "b"))

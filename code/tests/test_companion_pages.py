@@ -8,7 +8,9 @@ import nbformat
 import numpy as np
 import pytest
 from companion import clean, figures, numbers, run, sphinx_extension
+from companion.claims import MIME
 from matplotlib.figure import Figure
+from myst_nb.core.variables import format_plain_text
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,16 @@ def test_numbers_read_as_in_print(value, fmt, text):
 
 def test_a_negative_power_of_ten_keeps_its_sign():
     assert numbers.text(-1e-4, ".0e") == "−10⁻⁴"
+
+
+@pytest.mark.parametrize(
+    ("value", "fmt", "read"), [(8400, ",d", "8,400"), (1.0, ".4f", "1.0000"), ("a 'b'", "", "a 'b'")]
+)
+def test_the_role_that_reads_a_number_shows_it_as_it_was_put(value, fmt, read, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.extend(data.values()))
+    numbers.put("name", value, fmt)
+    assert format_plain_text(shown[0], "s") == read
 
 
 def test_a_dirty_notebook_is_cleaned_once_and_for_all():
@@ -55,6 +67,14 @@ def test_captioned_figures_are_found_and_written(tmp_path):
     sphinx_extension.write_figure(tmp_path / name, found)
     assert (tmp_path / "fig-x.svg").read_text() == "<svg></svg>"
     assert (tmp_path / "fig-x.pdf").read_bytes() == b"%PDF"
+
+
+def test_the_code_of_claims_is_folded_and_no_other():
+    output = {"output_type": "display_data", "data": {MIME: {}}}
+    cells = [{"metadata": {"tags": ["x"]}, "outputs": [output]}, {"metadata": {}, "outputs": [{"data": {}}]}]
+    cells.append({"metadata": {"tags": ["hide-input"]}, "outputs": [output]})
+    done = sphinx_extension.folded({"cells": cells})["cells"]
+    assert [cell["metadata"].get("tags") for cell in done] == [["x", "hide-input"], None, ["hide-input"]]
 
 
 def test_a_run_is_named_after_its_parameters():
@@ -98,3 +118,9 @@ def test_a_run_reports_claims_that_fall_with_its_parameters(tmp_path, monkeypatc
     said = capsys.readouterr().out
     assert "1 of its claims do not hold: three" in said
     assert run.target_of("toy", {"n": "4"}).with_suffix(".html").exists()
+
+
+def test_density_counts_each_column_on_its_own():
+    clouds = np.array([[0.5, 0.5, 0.5, 0.5], [0.5, 1.5, 0.5, 1.5], [9.0, 0.5, 9.0, 0.5]])
+    share = figures.density(Figure().subplots(), clouds, (0.0, 3.0, 0.0, 2.0), colour="blue", rows=2)
+    np.testing.assert_array_equal(share, [[2.0, 1.0, 1.0], [0.0, 1.0, 0.0]])

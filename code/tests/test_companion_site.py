@@ -3,6 +3,7 @@
 import pytest
 from companion import render
 from companion.check_site import check
+from companion.paths import ROOT
 
 SOUND = """<html><head><link rel="stylesheet" href="_static/a.css"><script src="_static/a.js"></script></head>
 <body><a href="#here">x</a> <a href="sub/other.html#there">y</a> <a href="https://example.org">outside is fine</a>
@@ -53,10 +54,39 @@ FIGURE = "<figure><img src='a.svg' alt='{}'><figcaption>{}</figcaption></figure>
         (FIGURE.format("../_images/a.svg", "Words."), "image without alt text a.svg"),
         (FIGURE.format("A curve", " "), "image without caption a.svg"),
         ("<img src='a.svg' alt='A curve'>", "image without caption a.svg"),
+        ("<video src='a.svg' poster='//cdn.example/p.png'></video>", "loads from outside //cdn.example/p.png"),
+        ('<a href="file:///tmp/x.html">z</a>', "link into this machine file:///tmp/x.html"),
+        ("<p>reaches {glue:text}`error`.</p>", "role left as text: {glue:text}`error`."),
+        ("<p>In {numref}<code>fig-a</code></p>", "role left as text: {numref}"),
+        ("<p>where $x^2$ is large</p>", "mathematics left as text: $x^2$"),
+        (r"<p>where \(x\)</p>", r"mathematics left as text: \(x\)"),
+        (r"<td>the \lambda of</td>", r"mathematics left as text: \lambda"),
+        ('<p>is <span class="pasted-text">nan</span></p>', "no number in a sentence: nan"),
+        ('<p>is <span class="pasted-text"></span></p>', "no number in a sentence: nothing"),
+        ('<p id="twice"></p><p id="twice"></p>', "anchor given twice: twice"),
+        ('<div class="output traceback highlight"><pre>x</pre></div>', "a cell shows a traceback"),
+        ('<div class="output stderr"><pre>x</pre></div>', "a cell shows a stderr"),
+        (f"<p>{ROOT}/book</p>", f"names a folder of this machine: {ROOT}"),
     ],
 )
 def test_each_problem_is_found(site, body, problem):
     assert site(body) == [f"  index.html: {problem}"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        r'<span class="math notranslate">\(\lambda_k\)</span>',
+        r'<div class="math notranslate nohighlight">\[x\]</div>',
+        "<code>{numref}`fig-a` and $x$</code>",
+        "<pre>put(r'$x$')</pre>",
+        "<p>It costs $5.</p>",
+        '<p>is <span class="pasted-text">0.5</span> and no nan</p>',
+        '<script>"\\(x\\)"</script>',
+    ],
+)
+def test_what_is_rendered_or_code_is_no_problem(site, body):
+    assert site(body) == []
 
 
 def test_style_sheets_are_read_too(site):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from tokenmargin import datasets, engine, theory
 from tokenmargin.dynamics import train
+from tokenmargin.errors import UnboundedStepError
 from tokenmargin.problem import TokenProblem
-from tokenmargin.stability import alternation, is_unstable, locate_threshold, residual_sizes, settle
+from tokenmargin.stability import alternation, is_unstable, locate_threshold, orbit, residual_sizes, settle
 from tokenmargin.steps import NormalizedGD, Polyak
 from tokenmargin.svm import solve_token_svm
 
@@ -66,6 +67,37 @@ def test_alternation_and_residual_sizes_agree_with_the_matrices():
     unit = svm.W / svm.norm
     expected = [np.linalg.norm(w - np.vdot(w, unit) * unit) for w in W]
     np.testing.assert_allclose(residual_sizes(run, svm)[1:], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("step", [NormalizedGD(1.0), NormalizedGD(9.0, decay=0.5), Polyak(2.5)])
+def test_an_orbit_has_the_residuals_of_the_recorded_run(step):
+    problem = datasets.gaussian(3, 3, 30, seed=2)
+    svm = solve_token_svm(problem)
+    start = problem.constraints.combine(np.random.default_rng(0).standard_normal(len(svm.duals)))
+    run = train(problem, step, 320, start, record=np.arange(301, 321), form="gram")
+    unit = svm.W / svm.norm
+    W = [run.W(k) for k in range(1, len(run))]
+    expected = [np.linalg.norm(w - np.vdot(w, unit) * unit) for w in W]
+    np.testing.assert_allclose(orbit(problem, step, svm, 300, 20, start), expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("skip", [0, 1])
+def test_an_orbit_refuses_an_unbounded_polyak_step(skip):
+    """A start at which a wrong token has saturated: refused in the steps skipped and in those kept."""
+    problem = datasets.orthogonal(1, 2, 4, seed=0)
+    svm = solve_token_svm(problem)
+    with pytest.raises(UnboundedStepError, match="Give the rule a cap"):
+        orbit(problem, Polyak(1.0), svm, skip, 3, -600.0 * svm.W)
+
+
+def test_the_two_cycle_of_an_orthogonal_pair_in_closed_form():
+    """At h = 2 h* the pair alternates between r and -r with h/h* = x sqrt(cosh 2x)/sinh x, x = s r/sqrt 2, s = 1."""
+    problem = pair(np.pi / 2)
+    svm = solve_token_svm(problem)
+    h = 2.0 * theory.stability_threshold(svm)
+    kick = problem.constraints.combine(np.array([1e-6, 0.0]))
+    x = orbit(problem, NormalizedGD(h), svm, 2000, 50, kick) / np.sqrt(2.0)
+    np.testing.assert_allclose(x * np.sqrt(np.cosh(2 * x)) / np.sinh(x), 2.0, rtol=1e-8)
 
 
 def test_loss_gap_ratio_is_exact_for_subnormal_gaps():

@@ -1,4 +1,5 @@
-"""Check the built pages: dead links and anchors, anything loaded from outside, figures without caption or alt text.
+"""Check the built pages: dead links and anchors, anything loaded from outside, figures without caption or alt text,
+markup that was not rendered, numbers that are none, and outputs that tell of an error.
 
 ``python -m companion.check_site _build/html``
 """
@@ -14,10 +15,21 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from companion.paths import ROOT
+
 LOADING = {("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("video", "src"), ("audio", "src")}
 LOADING |= {("embed", "src"), ("object", "data"), ("image", "href"), ("image", "xlink:href")}
+LOADING |= {("img", "srcset"), ("source", "srcset"), ("video", "poster"), ("use", "href")}
 LOADING_LINKS = {"stylesheet", "preload", "prefetch", "icon", "shortcut", "modulepreload", "preconnect", "manifest"}
+LOADING_LINKS |= {"dns-prefetch", "apple-touch-icon"}
 CSS_URL = re.compile(r"url\(\s*[\"']?([^\"')]+)|@import\s+[\"']([^\"']+)")
+# What Sphinx should have turned into something else, where a reader sees it: outside code and mathematics.
+LEFT_OVER = {
+    "role": re.compile(r"\{(?:glue|numref|eq|ref|doc|term|math|code|cite|prf|download|abbr)(?::\w+)*\}\S{0,30}"),
+    "mathematics": re.compile(r"\$[^$\n]{1,200}\$|\\[(\[].{0,40}|\\[A-Za-z]{2,}"),
+}
+NO_NUMBER = {"nan", "inf", "-inf", "−inf", "None", "NaN", ""}
+UNREAD = {"script", "style", "code", "pre", "textarea", "template"}
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 
 
@@ -58,19 +70,31 @@ class Page(HTMLParser):
     loads: list[str] = field(default_factory=list)
     anchors: set[str] = field(default_factory=set)
     images: list[Image] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
+    words: str = ""
+    numbers: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__()
         self._open: list[str] = []
+        self._classes: list[set[str]] = []
         self._figures: list[Figure] = []
         self.feed(self.path.read_text())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Note what an element names, links to, loads or shows."""
         given = {name: value or "" for name, value in attrs}
+        if given.get("id") in self.anchors:
+            self.repeated.append(given["id"])
         self.anchors |= {given[name] for name in ("id", "name") if name in given}
+        classes = set(given.get("class", "").split())
         if tag not in VOID:
             self._open.append(tag)
+            self._classes.append(classes)
+        if "pasted-text" in classes:
+            self.numbers.append("")
+        self.errors += sorted(classes & {"traceback", "stderr"}) if "output" in classes else []
         if tag == "figure":
             self._figures.append(Figure())
         elif tag == "a" and "href" in given:
@@ -86,13 +110,19 @@ class Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         """Close an element, with those left open inside it."""
         if tag in self._open:
-            while self._open.pop() != tag:
-                pass
+            closed = None
+            while closed != tag:
+                closed = self._open.pop()
+                self._classes.pop()
         if tag == "figure" and self._figures:
             self._figures.pop()
 
     def handle_data(self, data: str) -> None:
-        """Collect the text of captions and the addresses inside style elements."""
+        """Collect what a reader sees of the article, the text of captions, and the addresses inside style elements."""
+        if "article" in self._open and not UNREAD & set(self._open) and not any("math" in c for c in self._classes):
+            self.words += data
+        if self._classes and "pasted-text" in self._classes[-1]:
+            self.numbers[-1] += data
         if self._figures and "figcaption" in self._open:
             self._figures[-1].caption += data
         if self._open and self._open[-1] == "style":
@@ -126,13 +156,15 @@ class Site:
         found = [
             Problem(str(path.relative_to(self.folder)), what)
             for path, page in self.pages.items()
-            for what in dict.fromkeys([*self._links(page), *self._loads(page), *_figures(page)])
+            for what in dict.fromkeys([*self._links(page), *self._loads(page), *_figures(page), *_text(page)])
         ]
         return found + list(self._style_sheets())
 
     def _links(self, page: Page) -> Iterator[str]:
         for link in page.links:
             parts = urlsplit(link)
+            if parts.scheme == "file":
+                yield f"link into this machine {link}"
             if parts.scheme or parts.netloc or link in {"", "#"}:
                 continue
             target = self._target(page.path, parts.path) if parts.path else page.path
@@ -175,6 +207,22 @@ def _figures(page: Page) -> Iterator[str]:
             yield f"image without alt text {image.src}"
         if image.figure is None or not image.figure.caption.strip():
             yield f"image without caption {image.src}"
+
+
+def _text(page: Page) -> Iterator[str]:
+    for name, pattern in LEFT_OVER.items():
+        for match in pattern.finditer(page.words):
+            yield f"{name} left as text: {match[0]}"
+    for number in page.numbers:
+        if number.strip() in NO_NUMBER:
+            yield f"no number in a sentence: {number.strip() or 'nothing'}"
+    for anchor in page.repeated:
+        if anchor != "proof-content":  # every proof has this one
+            yield f"anchor given twice: {anchor}"
+    for kind in page.errors:
+        yield f"a cell shows a {kind}"
+    if str(ROOT) in page.words:
+        yield f"names a folder of this machine: {ROOT}"
 
 
 def check(folder: Path) -> list[Problem]:

@@ -22,6 +22,30 @@ SOURCES = {
     "companion": "this companion",
     "neighbour": "a related paper",
 }
+# What a companion's source may name, with the page and the label of the statement that a reader is sent to.
+RESULTS = {
+    "one-clock": ("finite-time-rates", "thm-one-clock"),
+    "sharp-order": ("finite-time-rates", "thm-sharp-order"),
+    "global-convergence": ("global-convergence", "thm-global"),
+    "sharp-constant": ("exact-constants", "thm-sharp-constant"),
+    "rate table": ("exact-constants", "thm-sharp-constant"),
+    "edge": ("edge-of-stability", "thm-edge"),
+    "sparsification": ("sparsification", "thm-sparse"),
+    "joint-training": ("joint-training", "thm-joint"),
+    "joint training": ("joint-training", "thm-joint"),
+    "alternative": ("your-data", "thm-alternative"),
+    "either a margin or a certificate": ("your-data", "thm-alternative"),
+    "Farkas certificate": ("your-data", "thm-alternative"),
+    "certificate": ("scale", "thm-certificate"),
+    "what the certificate guarantees": ("scale", "thm-certificate"),
+    "gradient identity": ("model", "lem-model-gradient"),
+    "the gradient is a combination of constraints": ("model", "lem-model-gradient"),
+    "numerics": ("numerics", "prop-logscale"),
+    "full self-attention": ("self-attention", "prop-self"),
+}
+KINDS = "theorems?|proposition|corollary|lemma"
+NAMED = re.compile(rf"\b({'|'.join(sorted(map(re.escape, RESULTS), key=len, reverse=True))})\b(?: (?:{KINDS})\b)?")
+ARXIV = re.compile(r"\barXiv (\d{4}\.\d{5}(?:v\d+)?)")
 MIME = "application/vnd.companion.claim+json"
 TINY = 1e-300
 REPORT = "report"  # value of COMPANION_CLAIMS under which a claim that fails is shown but does not raise
@@ -92,9 +116,23 @@ class Claim:
         """Whether the measurement agrees with the prediction within the tolerance."""
         return bool(RELATIONS[self.relation](self.measured, self.predicted, self.tolerance))
 
+    def number(self, value: float, zeros: str = "") -> str:
+        """A number with as many digits as the tolerance resolves, three at least; `zeros` "#" keeps those at its end."""
+        if self.relation == "all":
+            return text(value, ".15g")
+        slack = {"close": self.tolerance, "absolute": self.tolerance / max(abs(self.predicted), TINY)}.get(
+            self.relation, 0
+        )
+        digits = 1 - math.floor(math.log10(slack)) if slack > 0 else 3
+        return text(value, f"{zeros}.{min(max(digits, 3), 10)}g")
+
+    def found(self) -> str:
+        """The measurement, with the zeros that the tolerance makes significant."""
+        return self.number(self.measured, "#" if self.tolerance and self.relation in {"close", "absolute"} else "")
+
     def expectation(self) -> str:
         """The prediction with its tolerance, as a reader reads it."""
-        number, slack = text(self.predicted), text(self.tolerance)
+        number, slack = self.number(self.predicted), text(self.tolerance)
         if self.relation == "close":
             return f"{number} ± {text(100 * self.tolerance)} %"
         if self.relation == "absolute":
@@ -102,28 +140,45 @@ class Claim:
         if self.relation == "all":
             return f"all {number}"
         sign = "+" if self.relation == "at most" else "−"
+        if not self.predicted and self.tolerance:
+            return f"{self.relation} {slack if sign == '+' else sign + slack}"
         return f"{self.relation} {number}" + (f" ({sign} {slack})" if self.tolerance else "")
 
     def as_dict(self) -> dict:
-        """All fields, with the verdict, for `claims.json`."""
-        return asdict(self) | {"kind": self.kind, "holds": self.holds, "expectation": self.expectation()}
+        """All fields, with the verdict and what a reader reads, for `claims.json`."""
+        read = {"expectation": self.expectation(), "found": self.found()}
+        return asdict(self) | {"kind": self.kind, "holds": self.holds} | read
 
     def to_html(self) -> str:
         """One compact block, with an anchor to link to."""
-        state = "holds" if self.holds else "fails"
+        state, sign, word = ("holds", "✓", "holds") if self.holds else ("fails", "✗", "does not hold")
+        row = f"{address('claims')}#row-{self.id}"
         return (
             f'<div class="claim claim-{state}" id="claim-{self.id}">'
-            f'<span class="claim-state">{"✓ holds" if self.holds else "✗ does not hold"}</span> '
+            f'<span class="claim-state" title="{word}">{sign}<span> {word}</span></span> '
             f'<span class="claim-statement">{prose(self.statement)}</span> '
-            f'<span class="claim-numbers">predicted {self.expectation()}, measured <b>{text(self.measured)}</b></span> '
-            f'<span class="claim-source">{prose(self.source)} · <a href="{table_page()}#row-{self.id}">{self.id}</a></span></div>'
+            f'<span class="claim-details"><span>predicted {self.expectation()}</span>, '
+            f"<span>measured <b>{self.found()}</b></span> "
+            f'<span class="claim-source">{source_html(self.source)} · <a href="{row}">{self.id}</a></span></span></div>'
         )
 
 
-def table_page() -> str:
-    """Address of the page of claims, from the folder of the running notebook."""
-    here = Path.cwd()
-    return Path(os.path.relpath(BOOK / "claims.html", here if here.is_relative_to(BOOK) else BOOK)).as_posix()
+def address(page: str, folder: Path | None = None) -> str:
+    """Address of a page of the book, such as ``claims``, from `folder` (that of the running notebook)."""
+    here = Path.cwd() if folder is None else folder
+    return Path(os.path.relpath(BOOK / f"{page}.html", here if here.is_relative_to(BOOK) else BOOK)).as_posix()
+
+
+def source_html(source: str, folder: Path | None = None) -> str:
+    """A claim's source as HTML: the theorem that it names, or the paper, is a link from a page in `folder`."""
+    kind, colon, details = prose(source).partition(":")
+
+    def link(match: re.Match) -> str:
+        page, label = RESULTS[match[1]]
+        return f'<a href="{address(page, folder)}#{label}">{match[0]}</a>'
+
+    details = NAMED.sub(link, details) if kind.strip() == "companion" else details
+    return kind + colon + ARXIV.sub(r'<a href="https://arxiv.org/abs/\1">\g<0></a>', details)
 
 
 def prose(words: str) -> str:

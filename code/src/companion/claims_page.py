@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import html
 import json
-import os
+import re
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
-from companion.claims import MIME, SOURCES, prose
-from companion.numbers import text
-from companion.paths import CLAIMS, EXECUTED, ROOT
+from companion.claims import MIME, NAMED, SOURCES, address, prose, source_html
+from companion.paths import BOOK, CLAIMS, EXECUTED, ROOT
 from companion.toc import notebooks
 
 
 class DuplicateClaim(ValueError):
     """Two claims of the book have the same id."""
+
+
+class UnknownSentence(ValueError):
+    """A claim about the paper's abstract is about none of its sentences."""
 
 
 def collect(executed: Path = EXECUTED, root: Path = ROOT) -> list[dict]:
@@ -24,6 +29,8 @@ def collect(executed: Path = EXECUTED, root: Path = ROOT) -> list[dict]:
     ------
     DuplicateClaim
         When an id occurs twice.
+    UnknownSentence
+        When a claim about the paper's abstract does not say about which sentence of it.
     """
     rows = [row for path in notebooks(root) if (executed / path).exists() for row in _of_notebook(executed, path)]
     seen: dict[str, str] = {}
@@ -31,6 +38,11 @@ def collect(executed: Path = EXECUTED, root: Path = ROOT) -> list[dict]:
         if row["id"] in seen:
             raise DuplicateClaim(f"claim id {row['id']!r} is used in {seen[row['id']]} and in {row['page']}")
         seen[row["id"]] = row["page"]
+        if row["kind"] == "abstract" and not any(sentence.of_abstract([row]) for sentence in ABSTRACT):
+            raise UnknownSentence(
+                f"claim {row['id']!r}: its source {row['source']!r} must say which sentence of the abstract it checks: "
+                "its direction, its global convergence, a rate, or the sparsification"
+            )
     return rows
 
 
@@ -58,45 +70,166 @@ def summary(rows: list[dict]) -> str:
     return f"{sum(row['holds'] for row in rows)} of {len(rows)} claims hold"
 
 
-class Table:
-    """Rows of claims as an HTML table, grouped by chapter when `grouped`."""
+@dataclass(frozen=True)
+class Sentence:
+    """One statement of the paper's abstract, in the companion's words, and how to tell the claims that check it.
 
-    def __init__(self, rows: list[dict], grouped: bool = True, here: str = "book"):
-        self.rows, self.grouped, self.here = rows, grouped, here
+    Attributes
+    ----------
+    key : str
+        Pattern that the source of a claim of kind ``abstract`` has.
+    theorems : tuple of str
+        Names in `companion.claims.RESULTS` under which the companion states and proves it.
+    """
+
+    title: str
+    words: str
+    key: str
+    theorems: tuple[str, ...]
+
+    def of_abstract(self, rows: list[dict]) -> list[dict]:
+        """The claims that name this sentence of the abstract."""
+        return [row for row in rows if row["kind"] == "abstract" and re.search(self.key, row["source"])]
+
+    def of_theorems(self, rows: list[dict]) -> list[dict]:
+        """The claims that check the companion's theorems on it."""
+        return [row for row in rows if row["kind"] == "companion" and set(self.theorems) & set(named(row["source"]))]
+
+
+ABSTRACT = (
+    Sentence(
+        "Direction",
+        r"$W_t$ converges in direction to $W_{\mathrm{mm}}$, which separates the optimal from the other tokens with the "
+        "largest margin.",
+        r"^(?!.*rate).*direction",
+        ("one-clock",),
+    ),
+    Sentence(
+        "Global convergence",
+        "There are scenarios in which this convergence is provably global: from every start.",
+        r"global",
+        ("global-convergence",),
+    ),
+    Sentence(
+        "Rates of the direction",
+        r"Normalized gradient descent and the Polyak step-size converge to $W_{\mathrm{mm}}$ at finite-time rates.",
+        r"^(?!.*sparsif).*rate",
+        ("sharp-order",),
+    ),
+    Sentence(
+        "Rate of sparsification",
+        "For the same rules the attention map becomes sparse at a finite-time rate.",
+        r"sparsif",
+        ("sparsification",),
+    ),
+)
+
+
+def named(source: str) -> list[str]:
+    """Names of the companion's results in a source."""
+    return [match[1] for match in NAMED.finditer(source)]
+
+
+class View:
+    """Rows of claims as HTML, with links from a page in the folder `here`."""
+
+    def __init__(self, rows: list[dict], here: Path = BOOK):
+        self.rows, self.here = rows, here
 
     def __repr__(self) -> str:
         return "\n".join(f"{row['id']}: {'holds' if row['holds'] else 'fails'}" for row in self.rows)
 
-    def _repr_html_(self) -> str:
-        if not self.rows:
-            return "<p>No claim of this kind has been made yet.</p>"
-        names = ("claim", "source", "predicted", "measured", "")
-        head = "".join(f"<th>{name}</th>" for name in names)
-        return f'<div class="wide"><table class="claims table"><tr>{head}</tr>{self._body()}</table></div>'
+    def url(self, row: dict) -> str:
+        """Address of the page on which a claim stands."""
+        return address(row["page"].removeprefix("book/"), self.here)
 
-    def _body(self) -> str:
-        body, title = [], None
-        for row in self.rows:
-            if self.grouped and row["title"] != title:
-                title = row["title"]
-                link = f'<a href="{self._url(row)}">{prose(title)}</a>'
-                body.append(f'<tr class="chapter"><th colspan="5">{link}</th></tr>')
-            body.append(self._row(row))
-        return "".join(body)
+    def chapters(self, rows: list[dict]) -> dict[str, list[dict]]:
+        """Rows by page, in reading order."""
+        return {page: list(group) for page, group in groupby(rows, key=lambda row: row["page"])}
+
+
+class State(View):
+    """What became of each sentence of the abstract: how many claims check it, which, and where."""
+
+    def _repr_html_(self) -> str:
+        return '<div class="sentences">' + "".join(self._sentence(sentence) for sentence in ABSTRACT) + "</div>"
+
+    def _sentence(self, sentence: Sentence) -> str:
+        own, proved = sentence.of_abstract(self.rows), sentence.of_theorems(self.rows)
+        checks = "".join(f"<li>{self._check(row)}</li>" for row in own) + self._of_theorems(sentence, proved)
+        state = f"{mark(own + proved)} {summary(own + proved)}" if own or proved else "not checked"
+        return (
+            f'<div class="sentence"><p><b>{sentence.title}.</b> {prose(sentence.words)} '
+            f'<span class="sentence-state">{state}</span></p><ul>{checks}</ul></div>'
+        )
+
+    def _check(self, row: dict) -> str:
+        link = f'<a href="{self.url(row)}#claim-{row["id"]}">{prose(row["statement"].rstrip("."))}</a>'
+        return f"{link}: measured {row['found']}, predicted {row['expectation']}"
+
+    def _of_theorems(self, sentence: Sentence, rows: list[dict]) -> str:
+        theorems = ", ".join(source_html(f"companion: {name} theorem", self.here) for name in sentence.theorems)
+        pages = self.chapters(rows).items()
+        where = ", ".join(
+            f'<a href="#{group_anchor(page)}">{prose(of[0]["title"])}</a> ({len(of)})' for page, of in pages
+        )
+        stated = f"Stated and proved in this book: {theorems.replace('companion: ', '')}"
+        return f"<li>{stated}{f'; checked in {where}' if rows else ''}</li>"
+
+
+class Summary(View):
+    """How many claims each chapter makes, by the kind of their source."""
+
+    def _repr_html_(self) -> str:
+        kinds = [kind for kind in SOURCES if any(row["kind"] == kind for row in self.rows)]
+        head = "".join(f'<th class="number" title="{SOURCES[kind]}">{kind}</th>' for kind in kinds)
+        body = "".join(
+            f'<tr><td><a href="#{group_anchor(page)}">{prose(rows[0]["title"])}</a></td>{self._counts(kinds, rows)}</tr>'
+            for page, rows in self.chapters(self.rows).items()
+        )
+        foot = f'<tr class="total"><td>all chapters</td>{self._counts(kinds, self.rows)}</tr>'
+        head = f'<tr><th>chapter</th>{head}<th class="number">hold</th></tr>'
+        return f'<table class="claims claims-summary"><thead>{head}</thead><tbody>{body}{foot}</tbody></table>'
+
+    def _counts(self, kinds: list[str], rows: list[dict]) -> str:
+        counts = [sum(row["kind"] == kind for row in rows) for kind in kinds]
+        cells = [str(count) if count else "·" for count in counts]
+        cells.append(f"{mark(rows)} {sum(row['holds'] for row in rows)} of {len(rows)}")
+        return "".join(f'<td class="number">{cell}</td>' for cell in cells)
+
+
+class Table(View):
+    """Every claim with its prediction and measurement, grouped by chapter."""
+
+    def _repr_html_(self) -> str:
+        head = '<tr><th></th><th>claim</th><th>predicted</th><th class="measured">measured</th></tr>'
+        body = "".join(map(self._group, self.chapters(self.rows).values()))
+        return f'<table class="claims claims-table"><thead>{head}</thead>{body}</table>'
+
+    def _group(self, rows: list[dict]) -> str:
+        link = f'<a href="{self.url(rows[0])}">{prose(rows[0]["title"])}</a>'
+        title = f'<tr class="chapter" id="{group_anchor(rows[0]["page"])}"><th></th><th colspan="3">{link}</th></tr>'
+        return f"<tbody>{title}{''.join(map(self._row, rows))}</tbody>"
 
     def _row(self, row: dict) -> str:
-        statement = f'{prose(row["statement"])} <a href="{self._url(row)}#claim-{row["id"]}">{row["id"]}</a>'
+        small = [source_html(row["source"], self.here), f'<a href="{self.url(row)}#claim-{row["id"]}">{row["id"]}</a>']
         if row["figure"]:
-            statement += f' · <a href="{self._url(row)}#{html.escape(row["figure"])}">figure</a>'
-        state = '<span class="yes">✓</span>' if row["holds"] else '<span class="no">✗</span>'
-        cells = (statement, prose(row["source"]), row["expectation"], text(row["measured"]), state)
-        return f'<tr id="row-{row["id"]}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+            small.append(f'<a href="{self.url(row)}#{html.escape(row["figure"])}">figure</a>')
+        statement = f'{prose(row["statement"])}<span class="claim-details">{" · ".join(small)}</span>'
+        cells = (
+            f"<td>{mark([row])}</td><td>{statement}</td>"
+            f'<td class="numbers" data-label="predicted">{row["expectation"]}</td>'
+            f'<td class="numbers measured" data-label="measured">{row["found"]}</td>'
+        )
+        return f'<tr id="row-{row["id"]}">{cells}</tr>'
 
-    def _url(self, row: dict) -> str:
-        return f"{Path(os.path.relpath(row['page'], self.here)).as_posix()}.html"
+
+def mark(rows: list[dict]) -> str:
+    """A sign that tells whether all `rows` hold."""
+    holds = all(row["holds"] for row in rows)
+    return f'<span class="{"yes" if holds else "no"}" title="{"holds" if holds else "fails"}">{"✓" if holds else "✗"}</span>'
 
 
-def by_source(rows: list[dict]) -> dict[str, str]:
-    """How many claims come from each kind of source, in words."""
-    counts = {kind: sum(row["kind"] == kind for row in rows) for kind in SOURCES}
-    return {SOURCES[kind]: str(count) for kind, count in counts.items() if count}
+def group_anchor(page: str) -> str:
+    """Anchor of a chapter's group of rows."""
+    return f"chapter-{page.removeprefix('book/').replace('/', '-')}"

@@ -82,3 +82,35 @@ def band(ax, x, ys, *, spread: str = "quartiles", **line):
     (median,) = ax.plot(x, np.median(ys, axis=0), **line)
     ax.fill_between(x, low, high, color=median.get_color(), alpha=0.2, linewidth=0)
     return median
+
+
+def density(ax, clouds, extent, *, colour, rows=420):
+    """Draw how often a value occurs, column by column: the bifurcation diagram of many orbits, as one image.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    clouds : array, shape (columns, k)
+        Values of each column; those outside `extent` are not drawn.
+    extent : (float, float, float, float)
+        Left, right, bottom and top of the image in data coordinates.
+    colour : str
+        Of middle density; a column with a single value is darkest.
+    rows : int
+        Cells of a column.
+
+    Returns
+    -------
+    array, shape (rows, columns)
+        The density of each cell, 1 where all cells of the column are hit alike.
+    """
+    from matplotlib.colors import LinearSegmentedColormap
+
+    counts = np.array([np.histogram(column, bins=rows, range=extent[2:])[0] for column in clouds]).T
+    share = rows * counts / clouds.shape[1]
+    thick = np.maximum(share, np.maximum(np.roll(share, 1, axis=0), np.roll(share, -1, axis=0)))
+    shades = LinearSegmentedColormap.from_list("density", ["white", colour, "#00131f"])
+    tone = np.sqrt(np.minimum(thick / 16.0, 1.0))
+    ax.imshow(tone, cmap=shades, vmin=0, vmax=1, origin="lower", extent=extent, aspect="auto", interpolation="none")
+    ax.grid(False)
+    return share

@@ -33,4 +33,5 @@ def put(name: str, value: object, fmt: str = ".3g") -> None:
     from IPython.display import display
 
     metadata = {"scrapbook": {"name": name, "mime_prefix": PREFIX}}
-    display({f"{PREFIX}text/plain": text(value, fmt)}, metadata=metadata, raw=True)
+    quoted = repr(text(value, fmt))  # the role reads a Python literal: unquoted, 8,400 would be a pair and 1.00 be 1.0
+    display({f"{PREFIX}text/plain": quoted}, metadata=metadata, raw=True)

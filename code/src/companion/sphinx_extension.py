@@ -16,6 +16,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util.fileutil import copy_asset
 
 from companion import commit
+from companion.claims import MIME
 from companion.paths import CLAIMS, EXECUTED, ROOT
 
 FORMATS = {"svg": "image/svg+xml", "pdf": "application/pdf"}
@@ -33,10 +34,19 @@ def executed_copy(docname: str) -> Path | None:
 
 
 def read_executed(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Hand Sphinx the executed copy in place of the committed notebook (source-read)."""
+    """Hand Sphinx the executed copy in place of the committed notebook, with the code of claims folded (source-read)."""
     path = executed_copy(docname)
-    if path:
-        source[0] = path.read_text()
+    if path or Path(app.env.doc2path(docname)).suffix == ".ipynb":
+        source[0] = json.dumps(folded(json.loads(path.read_text() if path else source[0])))
+
+
+def folded(notebook: dict) -> dict:
+    """The notebook with the code of each cell that makes claims folded away: the claims say what it checks."""
+    for cell in notebook["cells"]:
+        tags = cell["metadata"].get("tags", [])
+        if any(MIME in output.get("data", {}) for output in cell.get("outputs", [])) and "hide-input" not in tags:
+            cell["metadata"]["tags"] = [*tags, "hide-input"]
+    return notebook
 
 
 def add_provenance(app: Sphinx, doctree: nodes.document) -> None:

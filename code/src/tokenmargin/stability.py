@@ -6,11 +6,14 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike
 
+from . import engine
 from .attention import Loss
-from .dynamics import Trajectory, train
+from .dynamics import Trajectory, rule_code, train
 from .problem import TokenProblem
-from .steps import NormalizedGD, Step
+from .steps import NormalizedGD, Step, unbounded_step
 from .svm import TokenSVM
 
 Array = np.ndarray
@@ -90,3 +93,58 @@ def residual_sizes(trajectory: Trajectory, svm: TokenSVM) -> Array:
     along = (C @ svm.margins) / (svm.duals @ svm.margins)
     rest = C - along[:, None] * svm.duals
     return np.sqrt(np.maximum(0.0, np.einsum("tk,kl,tl->t", rest, svm.constraints.gram, rest, optimize=True)))
+
+
+def orbit(
+    problem: TokenProblem,
+    step: Step,
+    svm: TokenSVM,
+    skip: int,
+    keep: int,
+    W0: ArrayLike | None = None,
+    *,
+    loss: Loss = "logistic",
+) -> Array:
+    """e_t = ||R_t||_F at each of the steps skip + 1, ..., skip + keep, shape (keep,): compiled, for millions of steps.
+
+    Parameters
+    ----------
+    step : Step
+        One of the built-in rules.
+    W0 : array, shape (d, d), optional
+        Start, default zero. It must lie in the span of the constraints for its part of e_t to be counted.
+
+    Raises
+    ------
+    UnboundedStepError
+        If Polyak's step without a cap has no finite size.
+    """
+    gram = np.ascontiguousarray(problem.constraints.gram)
+    C = np.zeros(len(gram)) if W0 is None else np.linalg.lstsq(gram, problem.constraints.margins(W0), rcond=None)[0]
+    mu0, mu = np.zeros(len(gram)), gram @ C
+    arguments = (*rule_code(step), *engine.Layout.of(problem, loss).arrays())
+    _, log_step, failed = engine.advance(gram, mu0, C, mu, 0, skip, *arguments)
+    if failed < 0:
+        sizes, log_step, failed = _sizes(gram, mu0, C, mu, skip, keep, svm.duals, *arguments)
+    if failed >= 0:
+        raise unbounded_step(failed, log_step)
+    return sizes
+
+
+@njit(cache=True)
+def _sizes(
+    gram, mu0, C, mu, skip, keep, duals, rule, a, b, start, sequence, weight, score_gap, optimal_score, exponential
+):
+    """||W - c What||_F after each of `keep` steps, from W = sum C_k V_k and its margins mu; with what `advance` returns."""
+    v = gram @ duals
+    sizes = np.empty(keep)
+    for j in range(keep):
+        t = skip + j
+        _, log_step, failed = engine.advance(
+            gram, mu0, C, mu, t, t + 1, rule, a, b, start, sequence, weight, score_gap, optimal_score, exponential
+        )
+        if failed >= 0:
+            return sizes, log_step, failed
+        along = (C @ v) / (duals @ v)
+        sizes[j] = math.sqrt(max(0.0, (C - along * duals) @ (mu - along * v)))
+    return sizes, 0.0, -1
