@@ -7,14 +7,15 @@ from typing import Literal
 
 import numpy as np
 
+from .attention import Loss, negative_slope, outputs
 from .datasets import Scores, gaussian, orthogonal
 from .dynamics import Trajectory, train
-from .errors import InfeasibleSVMError
+from .errors import AssumptionError, InfeasibleSVMError
 from .measure import direction_error, residual_norm
 from .problem import TokenProblem
 from .steps import NormalizedGD, Step
 from .svm import TokenSVM, solve_token_svm
-from .theory import e_inf
+from .theory import B, e_inf, entry_slack, score_gaps
 
 Array = np.ndarray
 Fate = Literal["optimal", "other", "infeasible"]
@@ -79,10 +80,13 @@ def separable(problem: TokenProblem, selection: Array | None = None) -> bool:
     return True
 
 
-def selected_share(n: int, T: int, d: int, scores: Scores, norm: float, seed: int, runs: int) -> dict[str, int]:
+def selected_share(
+    n: int, T: int, d: int, scores: Scores, norm: float, seed: int, runs: int, patience: float = 1.0
+) -> dict[str, int]:
     """How many of `runs` Gaussian problems with random starts of norm `norm` reach their optimal tokens.
 
-    Run r draws its problem and its start from a seed of its own, made of (seed, d, r); the norm only scales the start.
+    Run r draws its problem and its start from a seed of its own, made of (seed, d, r); the norm only scales the start. A run
+    has the path length max(200, 20 norm), times `patience`, in which to arrive.
 
     Returns
     -------
@@ -94,8 +98,39 @@ def selected_share(n: int, T: int, d: int, scores: Scores, norm: float, seed: in
         seeds = np.random.SeedSequence([seed, d, r]).generate_state(2)
         problem = gaussian(n, T, d, seed=int(seeds[0]), scores=scores)
         W0 = random_start(problem, norm, np.random.default_rng(seeds[1]))
-        counts[fate(problem, W0, length=max(100.0, 20.0 * norm))[0]] += 1
+        counts[fate(problem, W0, length=patience * max(200.0, 20.0 * norm))[0]] += 1
     return counts
+
+
+def entered_start(problem: TokenProblem, svm: TokenSVM, norm: float, rng: np.random.Generator) -> Array:
+    """A random start of norm `norm`, moved along W_mm by multiples of W_mm/4 until (E) holds and no further."""
+    W0 = random_start(problem, norm, rng)
+    while entry_slack(problem, svm.constraints.margins(W0)).min() <= 0.0:
+        W0 = W0 + 0.25 * svm.W
+    return W0
+
+
+def polyak_bounds(
+    problem: TokenProblem, svm: TokenSVM, W0: Array, theta: float = 1.0, loss: Loss = "logistic"
+) -> tuple[float, float]:
+    """Least and largest step that Polyak's rule can take from W_0 on, under (A) and (E).
+
+    They are theta r/B and theta Gamma/rho, with r = min_i l'(gamma_{i,opt})/l'(m_i(W_0)) and
+    Gamma = max (gamma_{i,opt} - gamma_it)/(m_iq(W_0) - gamma_it): the chapter on global convergence proves it.
+
+    Raises
+    ------
+    AssumptionError
+        If (E) does not hold at W_0: Gamma is then infinite or negative.
+    """
+    slack = entry_slack(problem, svm.constraints.margins(W0))
+    if slack.min() <= 0.0:
+        raise AssumptionError(
+            "Polyak's step is bounded from W0 on only if (E) holds there: start where every output beats the runner-up token."
+        )
+    ratio = negative_slope(problem.optimal_scores, loss) / negative_slope(outputs(problem, W0), loss)
+    gamma = (score_gaps(problem) / slack).max()
+    return float(theta * ratio.min() / B(problem)), float(theta * gamma * svm.norm)
 
 
 def off_span(svm: TokenSVM, W: Array) -> float:
