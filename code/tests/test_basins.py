@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 from tokenmargin import basins, datasets, theory
 from tokenmargin.dynamics import train
 from tokenmargin.errors import AssumptionError
@@ -84,3 +85,18 @@ def test_acute_constraints_are_always_separable_by_their_sum():
     c = problem.constraints
     assert theory.conditions(problem).acute
     assert c.margins(c.combine(np.ones(len(c)))).min() >= (c.norms**2).min() * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("T", [2, 3, 7])
+def test_the_first_choice_is_chance_without_signal_and_certain_with_much(T):
+    assert basins.first_choice(0.0, T) == pytest.approx(1 / T, rel=1e-9)
+    assert basins.first_choice(12.0, T) == pytest.approx(1.0, rel=1e-9)
+    assert basins.first_choice(1.3, 2) == pytest.approx(norm.cdf(1.3 / np.sqrt(2)), rel=1e-9)
+
+
+def test_the_first_choice_of_data_is_the_predicted_share():
+    n, T, d, noise = 40, 4, 400, 5.0
+    r = basins.signal_ratio(n, T, d, noise)
+    shares = [basins.on_signal(n, T, d, noise, seed, steps=2)["first"] for seed in range(25)]
+    predicted = basins.first_choice(r, T)
+    assert np.mean(shares) == pytest.approx(predicted, abs=4 * np.sqrt(predicted * (1 - predicted) / 1000))

@@ -1,4 +1,4 @@
-"""Which tokens a run ends on, from starts of any size: random, and set against the optimal tokens."""
+"""Which tokens a run ends on: with a fixed decoder from starts of any size, and jointly with the decoder from zero."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
+from scipy.integrate import quad
+from scipy.stats import norm as normal
 
 from .attention import Loss, negative_slope, outputs
-from .datasets import Scores, gaussian, orthogonal
+from .datasets import Scores, gaussian, orthogonal, signal_plus_noise
 from .dynamics import Trajectory, train
 from .errors import AssumptionError, InfeasibleSVMError
+from .joint import train_joint
 from .measure import direction_error, residual_norm
 from .problem import TokenProblem
 from .steps import NormalizedGD, Step
@@ -173,4 +176,42 @@ def arrival(
         "residual": residual_norm(trajectory, svm)[-1],
         "size_of_W": trajectory.norms[-1],
         "predicted": float(np.hypot(e_inf(data, svm), off_span(svm, W0))),
+    }
+
+
+def signal_ratio(n: int, T: int, d: int, noise: float) -> float:
+    """r = sqrt(n d/T)/noise^2: the signal's lead in the first scores of `signal_plus_noise` over their spread.
+
+    The decoder's first step is along sum_i y_i x_i1 + ... + y_i x_iT. In T times this direction the signal token leads by n,
+    and all tokens have a Gaussian part of deviation noise^2 sqrt(n T/d) (signal of norm one, d large).
+    """
+    return float(np.sqrt(n * d / T) / noise**2)
+
+
+def first_choice(ratio: float, T: int) -> float:
+    """P(r + g_1 > max(g_2, ..., g_T)) for independent standard normal g: the share of sequences whose signal token scores best.
+
+    At r = 0 it is chance, 1/T.
+    """
+    return float(quad(lambda g: normal.pdf(g) * normal.cdf(ratio + g) ** (T - 1), -12.0, 12.0, epsabs=1e-10)[0])
+
+
+def on_signal(
+    n: int, T: int, d: int, noise: float, seed: int, steps: int = 1000, eta0: float = 0.5, decay: float = 2 / 3
+) -> dict[str, float]:
+    """One data set of `signal_plus_noise` trained jointly: what its sequences end on.
+
+    Returns
+    -------
+    dict
+        "first": share of sequences whose signal token scores best after the decoder's first step; "share": share that
+        attends most to its signal token after `steps` steps; "fit": -log L then.
+    """
+    data = signal_plus_noise(n, T, d, seed=seed, noise=noise)
+    record = np.array([1, steps])
+    run = train_joint(data.tokens, data.labels, data.queries[:, 0], steps, eta0=eta0, decay=decay, record=record)
+    return {
+        "first": float(np.mean(run.scores[1].argmax(axis=1) == data.optimal)),
+        "share": float(np.mean(run.log_attention[-1].argmax(axis=1) == data.optimal)),
+        "fit": float(-run.log_loss[-1]),
     }
