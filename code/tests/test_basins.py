@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
-from tokenmargin import basins, datasets
+from scipy.stats import norm
+from tokenmargin import basins, datasets, theory
+from tokenmargin.dynamics import train
+from tokenmargin.errors import AssumptionError
 from tokenmargin.problem import TokenProblem
-from tokenmargin.steps import NormalizedGD
+from tokenmargin.steps import NormalizedGD, Polyak
 from tokenmargin.svm import solve_token_svm
 
 
@@ -48,3 +51,52 @@ def test_arrival_meets_its_prediction():
     run = basins.arrival(NormalizedGD(1.0), 0, basins.random_start, 3.0, 0, 3, 3, 1000)
     assert run["reached"]
     assert run["residual"] == pytest.approx(run["predicted"], rel=1e-9)
+
+
+@pytest.mark.parametrize("scores", ["equal", "gaussian"])
+@pytest.mark.parametrize(("loss", "Q"), [("logistic", 1), ("exponential", 1), ("logistic", 4)])
+def test_no_polyak_step_leaves_its_bounds_and_the_upper_one_is_not_far(scores, loss, Q):
+    """The lemma on the step rules: theta r/B <= h_t <= theta Gamma/rho under (A) from a start inside (E)."""
+    rng, closest = np.random.default_rng(0), 0.0
+    for seed in range(5):
+        problem = datasets.orthogonal(3, 4, 14, seed=seed, scores=scores, Q=Q)
+        svm = solve_token_svm(problem)
+        W0 = basins.entered_start(problem, svm, 4.0, rng)
+        low, high = basins.polyak_bounds(problem, svm, W0, 0.7, loss)
+        h = train(problem, Polyak(0.7), 200, W0, loss=loss, record=np.arange(201)).effective_steps
+        assert low <= h.min()
+        assert h.max() <= high
+        closest = max(closest, h.max() / high)
+    assert closest > 0.01
+
+
+def test_an_entered_start_is_inside_and_outside_the_basin_no_bound_is_given():
+    problem = datasets.orthogonal(3, 4, 14, seed=1, scores="gaussian")
+    svm = solve_token_svm(problem)
+    W0 = basins.entered_start(problem, svm, 20.0, np.random.default_rng(1))
+    assert theory.conditions(problem, W0).entered
+    with pytest.raises(AssumptionError, match="only if \\(E\\) holds"):
+        basins.polyak_bounds(problem, svm, W0 - 40.0 * svm.W)
+
+
+def test_acute_constraints_are_always_separable_by_their_sum():
+    """Under (A) the sum of all constraints has positive margins: the token SVM is feasible."""
+    problem = datasets.orthogonal(4, 3, 12, seed=2, scores="gaussian")
+    c = problem.constraints
+    assert theory.conditions(problem).acute
+    assert c.margins(c.combine(np.ones(len(c)))).min() >= (c.norms**2).min() * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("T", [2, 3, 7])
+def test_the_first_choice_is_chance_without_signal_and_certain_with_much(T):
+    assert basins.first_choice(0.0, T) == pytest.approx(1 / T, rel=1e-9)
+    assert basins.first_choice(12.0, T) == pytest.approx(1.0, rel=1e-9)
+    assert basins.first_choice(1.3, 2) == pytest.approx(norm.cdf(1.3 / np.sqrt(2)), rel=1e-9)
+
+
+def test_the_first_choice_of_data_is_the_predicted_share():
+    n, T, d, noise = 40, 4, 400, 5.0
+    r = basins.signal_ratio(n, T, d, noise)
+    shares = [basins.on_signal(n, T, d, noise, seed, steps=2)["first"] for seed in range(25)]
+    predicted = basins.first_choice(r, T)
+    assert np.mean(shares) == pytest.approx(predicted, abs=4 * np.sqrt(predicted * (1 - predicted) / 1000))

@@ -41,6 +41,16 @@ def test_a_good_notebook_passes_and_takes_its_parameters(run, capsys):
     assert "3/3 cells" in capsys.readouterr().out
 
 
+def test_a_tuple_from_the_command_line_is_a_sequence_of_numbers(tmp_path):
+    book = nbformat.v4.new_notebook()
+    parameters = nbformat.v4.new_code_cell("sizes = (1, 2)  # sizes", metadata={"tags": ["parameters"]})
+    book.cells = [parameters, nbformat.v4.new_code_cell("print(sum(sizes))")]
+    nbformat.write(book, tmp_path / "small.ipynb")
+    execute(tmp_path / "small.ipynb", tmp_path / "done.ipynb", {"sizes": "(3, 8)"})
+    cells = nbformat.read(tmp_path / "done.ipynb", as_version=4).cells
+    assert [output.text for output in cells[-1].outputs] == ["11\n"]
+
+
 BAD = {
     "error": ("x = 1\n1 / 0", "ZeroDivisionError: division by zero", "1 / 0"),
     "exit": ("import sys\nsys.exit(0)", "SystemExit: 0", "SystemExit"),

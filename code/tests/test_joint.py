@@ -101,3 +101,23 @@ def test_bad_arguments_are_named():
         train_joint(X, y[:-1], Z, 3)
     with pytest.raises(InvalidProblemError, match="labels -1 or"):
         train_joint(X, y * 2, Z, 3)
+
+
+def test_the_paths_are_those_of_the_steps():
+    """Separate: each walks eta_t a step (W after its first, which is zero). Full: the two lengths make eta_t together."""
+    h = 0.4 * np.arange(1, 41) ** -0.5
+    separate, full = (
+        train_joint(*arrays(), 40, eta0=0.4, decay=0.5, normalizer=name, record=np.arange(41))
+        for name in ("separate", "full")
+    )
+    np.testing.assert_allclose(np.diff(separate.path_u), h, rtol=1e-9)
+    np.testing.assert_allclose(np.diff(separate.path_W), np.where(np.arange(40) == 0, 0.0, h), rtol=1e-9)
+    np.testing.assert_allclose(np.hypot(np.diff(full.path_u), np.diff(full.path_W)), h, rtol=1e-9)
+
+
+def test_off_attention_is_one_minus_attention_and_goes_on_where_that_rounds_to_zero():
+    run = train_joint(*arrays(n=6, T=4, d=30), 4000, eta0=1.0, decay=0.0, record=np.array([3, 4000]))
+    selection = run.log_attention[-1].argmax(axis=1)
+    early = 1.0 - run.attention[1][np.arange(6), selection]
+    np.testing.assert_allclose(np.exp(run.log_off_attention(selection)[1]), early, rtol=1e-12)
+    assert run.log_off_attention(selection)[-1].max() < -100.0

@@ -1,4 +1,4 @@
-"""Which tokens a run ends on, from starts of any size: random, and set against the optimal tokens."""
+"""Which tokens a run ends on: with a fixed decoder from starts of any size, and jointly with the decoder from zero."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
+from scipy.integrate import quad
+from scipy.stats import norm as normal
 
-from .datasets import Scores, gaussian, orthogonal
+from .attention import Loss, negative_slope, outputs
+from .datasets import Scores, gaussian, orthogonal, signal_plus_noise
 from .dynamics import Trajectory, train
-from .errors import InfeasibleSVMError
+from .errors import AssumptionError, InfeasibleSVMError
+from .joint import train_joint
 from .measure import direction_error, residual_norm
 from .problem import TokenProblem
 from .steps import NormalizedGD, Step
 from .svm import TokenSVM, solve_token_svm
-from .theory import e_inf
+from .theory import B, e_inf, entry_slack, score_gaps
 
 Array = np.ndarray
 Fate = Literal["optimal", "other", "infeasible"]
@@ -79,10 +83,13 @@ def separable(problem: TokenProblem, selection: Array | None = None) -> bool:
     return True
 
 
-def selected_share(n: int, T: int, d: int, scores: Scores, norm: float, seed: int, runs: int) -> dict[str, int]:
+def selected_share(
+    n: int, T: int, d: int, scores: Scores, norm: float, seed: int, runs: int, patience: float = 1.0
+) -> dict[str, int]:
     """How many of `runs` Gaussian problems with random starts of norm `norm` reach their optimal tokens.
 
-    Run r draws its problem and its start from a seed of its own, made of (seed, d, r); the norm only scales the start.
+    Run r draws its problem and its start from a seed of its own, made of (seed, d, r); the norm only scales the start. A run
+    has the path length max(200, 20 norm), times `patience`, in which to arrive.
 
     Returns
     -------
@@ -94,8 +101,39 @@ def selected_share(n: int, T: int, d: int, scores: Scores, norm: float, seed: in
         seeds = np.random.SeedSequence([seed, d, r]).generate_state(2)
         problem = gaussian(n, T, d, seed=int(seeds[0]), scores=scores)
         W0 = random_start(problem, norm, np.random.default_rng(seeds[1]))
-        counts[fate(problem, W0, length=max(100.0, 20.0 * norm))[0]] += 1
+        counts[fate(problem, W0, length=patience * max(200.0, 20.0 * norm))[0]] += 1
     return counts
+
+
+def entered_start(problem: TokenProblem, svm: TokenSVM, norm: float, rng: np.random.Generator) -> Array:
+    """A random start of norm `norm`, moved along W_mm by multiples of W_mm/4 until (E) holds and no further."""
+    W0 = random_start(problem, norm, rng)
+    while entry_slack(problem, svm.constraints.margins(W0)).min() <= 0.0:
+        W0 = W0 + 0.25 * svm.W
+    return W0
+
+
+def polyak_bounds(
+    problem: TokenProblem, svm: TokenSVM, W0: Array, theta: float = 1.0, loss: Loss = "logistic"
+) -> tuple[float, float]:
+    """Least and largest step that Polyak's rule can take from W_0 on, under (A) and (E).
+
+    They are theta r/B and theta Gamma/rho, with r = min_i l'(gamma_{i,opt})/l'(m_i(W_0)) and
+    Gamma = max (gamma_{i,opt} - gamma_it)/(m_iq(W_0) - gamma_it): the chapter on global convergence proves it.
+
+    Raises
+    ------
+    AssumptionError
+        If (E) does not hold at W_0: Gamma is then infinite or negative.
+    """
+    slack = entry_slack(problem, svm.constraints.margins(W0))
+    if slack.min() <= 0.0:
+        raise AssumptionError(
+            "Polyak's step is bounded from W0 on only if (E) holds there: start where every output beats the runner-up token."
+        )
+    ratio = negative_slope(problem.optimal_scores, loss) / negative_slope(outputs(problem, W0), loss)
+    gamma = (score_gaps(problem) / slack).max()
+    return float(theta * ratio.min() / B(problem)), float(theta * gamma * svm.norm)
 
 
 def off_span(svm: TokenSVM, W: Array) -> float:
@@ -138,4 +176,42 @@ def arrival(
         "residual": residual_norm(trajectory, svm)[-1],
         "size_of_W": trajectory.norms[-1],
         "predicted": float(np.hypot(e_inf(data, svm), off_span(svm, W0))),
+    }
+
+
+def signal_ratio(n: int, T: int, d: int, noise: float) -> float:
+    """r = sqrt(n d/T)/noise^2: the signal's lead in the first scores of `signal_plus_noise` over their spread.
+
+    The decoder's first step is along sum_i y_i x_i1 + ... + y_i x_iT. In T times this direction the signal token leads by n,
+    and all tokens have a Gaussian part of deviation noise^2 sqrt(n T/d) (signal of norm one, d large).
+    """
+    return float(np.sqrt(n * d / T) / noise**2)
+
+
+def first_choice(ratio: float, T: int) -> float:
+    """P(r + g_1 > max(g_2, ..., g_T)) for independent standard normal g: the share of sequences whose signal token scores best.
+
+    At r = 0 it is chance, 1/T.
+    """
+    return float(quad(lambda g: normal.pdf(g) * normal.cdf(ratio + g) ** (T - 1), -12.0, 12.0, epsabs=1e-10)[0])
+
+
+def on_signal(
+    n: int, T: int, d: int, noise: float, seed: int, steps: int = 1000, eta0: float = 0.5, decay: float = 2 / 3
+) -> dict[str, float]:
+    """One data set of `signal_plus_noise` trained jointly: what its sequences end on.
+
+    Returns
+    -------
+    dict
+        "first": share of sequences whose signal token scores best after the decoder's first step; "share": share that
+        attends most to its signal token after `steps` steps; "fit": -log L then.
+    """
+    data = signal_plus_noise(n, T, d, seed=seed, noise=noise)
+    record = np.array([1, steps])
+    run = train_joint(data.tokens, data.labels, data.queries[:, 0], steps, eta0=eta0, decay=decay, record=record)
+    return {
+        "first": float(np.mean(run.scores[1].argmax(axis=1) == data.optimal)),
+        "share": float(np.mean(run.log_attention[-1].argmax(axis=1) == data.optimal)),
+        "fit": float(-run.log_loss[-1]),
     }

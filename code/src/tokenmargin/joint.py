@@ -39,6 +39,8 @@ class JointTrajectory:
     log_loss : array, shape (K,)
         log L(W_t, u_t); the infimum is 0.
     norm_W, norm_u : arrays, shape (K,)
+    path_W, path_u : arrays, shape (K,)
+        Lengths of the paths that W and u have walked.
     """
 
     tokens: Array
@@ -51,6 +53,8 @@ class JointTrajectory:
     log_loss: Array
     norm_W: Array
     norm_u: Array
+    path_W: Array
+    path_u: Array
 
     def W(self, k: int = -1) -> Array:
         """W_t at record k, shape (d, d)."""
@@ -64,6 +68,13 @@ class JointTrajectory:
     def attention(self) -> Array:
         """s_it, shape (K, n, T)."""
         return np.exp(self.log_attention)
+
+    def log_off_attention(self, selection: ArrayLike) -> Array:
+        """log(1 - s_{i,sel_i}) for a selection of shape (n,), exact to any depth; shape (K, n)."""
+        selected = np.asarray(selection)[None, :, None] == np.arange(self.log_attention.shape[2])
+        others = np.where(selected, -np.inf, self.log_attention)
+        top = others.max(axis=2, keepdims=True)
+        return top[..., 0] + np.log(np.exp(others - top).sum(axis=2))
 
 
 def train_joint(
@@ -121,20 +132,21 @@ def train_joint(
         log_spaced(steps) if record is None else np.unique(np.concatenate([[0, steps], np.asarray(record)])).astype(int)
     )
     state = [np.zeros(n * T) for _ in range(4)]  # C, b, logits, u'x
-    rows = []
+    walked, rows, paths = np.zeros(2), [], []
     for t0, t1 in zip([0, *times[:-1]], times, strict=True):
-        _advance(
+        walked = walked + _advance(
             feature_gram, token_gram, y, there.reshape(-1), T, *state, t0, t1,
             eta0, decay, normalizer == "full", loss == "exponential",
         )  # fmt: skip
         rows.append([array.reshape(n, T).copy() for array in state])
+        paths.append(walked)
     C, b, logits, decoded = (np.array(column) for column in zip(*rows, strict=True))
     log_s = _log_softmax(np.where(there, logits, -np.inf))
     scores = y[:, None] * decoded
     norm_W = np.sqrt(np.maximum(0.0, np.einsum("kit,kit->k", C, logits)))
     norm_u = np.sqrt(np.maximum(0.0, np.einsum("kit,kit->k", b, decoded)))
     log_loss = _log_loss(np.einsum("kit,kit->ki", np.exp(log_s), scores), loss)
-    return JointTrajectory(x, z, times, C, b, log_s, scores, log_loss, norm_W, norm_u)
+    return JointTrajectory(x, z, times, C, b, log_s, scores, log_loss, norm_W, norm_u, *np.array(paths).T)
 
 
 def _checked(tokens, labels, queries, mask) -> tuple[Array, Array, Array, Array]:
@@ -214,7 +226,8 @@ def _forces(y, there, T, logits, decoded, exponential, r, f):
 def _advance(
     feature_gram, token_gram, y, there, T, C, b, logits, decoded, t0, t1, eta0, decay, full, exponential
 ):  # fmt: skip
-    """Take the joint steps t0..t1-1 in place."""
+    """Take the joint steps t0..t1-1 in place; return the lengths of the paths of W and u."""
+    walked = np.zeros(2)
     r, f = np.empty_like(b), np.empty_like(C)
     pull_r, pull_f = np.empty_like(b), np.empty_like(C)
     for t in range(t0, t1):
@@ -235,3 +248,6 @@ def _advance(
             logits[j] += size_f * pull_f[j]
             b[j] += size_r * r[j]
             decoded[j] += size_r * pull_r[j]
+        walked[0] += size_f * norm_f
+        walked[1] += size_r * norm_r
+    return walked
