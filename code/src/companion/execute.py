@@ -84,6 +84,8 @@ def execute(source: Path, target: Path, given: dict[str, str] | None = None) -> 
     name = _name(source)
     notebook = nbformat.read(source, as_version=4)
     values = convert(given or {}, parameters_of(notebook))
+    # papermill writes a tuple as a string of its letters
+    values = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
     refuse_shell_commands(notebook, name)
     failed = target.with_suffix(".failed.ipynb")
     failed.parent.mkdir(parents=True, exist_ok=True)

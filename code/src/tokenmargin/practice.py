@@ -172,10 +172,11 @@ def train_practice(
     start = _start(problem, W0)
     W, move, path = start.copy(), rule.moves(problem.d), 0.0
     layout, constraints = Layout.of(problem, loss).arrays(), problem.constraints
+    queries = constraints.query_vector[layout[0][:-1]]  # of each row, (sequence, query)
     mu, G = np.empty(len(constraints)), np.empty_like(W)
     wanted, rows = set(times.tolist()), []
     for t in range(int(steps) + 1):
-        c, log_gap = _scaled_descent(W, constraints.difference, constraints.query_vector, layout, mu, G)
+        c, log_gap = _scaled_descent(W, constraints.difference, queries, layout, mu, G)
         change = move(G, c)
         h = math.sqrt(np.vdot(change, change))
         if t in wanted:
@@ -189,28 +190,25 @@ def train_practice(
 
 
 @njit(cache=True)
-def _scaled_descent(W, difference, query_vector, layout, mu, G):
-    """Fill mu with the margins and G with e^-c times -grad L at W; return (c, log(L - L*)). A row shares one query."""
+def _scaled_descent(W, difference, queries, layout, mu, G):
+    """Fill mu with the margins and G with e^-c times -grad L at W; return (c, log(L - L*)). queries: one for each row."""
     start = layout[0]
-    d = len(W)
-    for r in range(len(start) - 1):
-        turned = np.dot(W, query_vector[start[r]])
+    rows, d = queries.shape
+    turned = np.dot(queries, W.T)  # W z_r
+    for r in range(rows):
         for k in range(start[r], start[r + 1]):
             total = 0.0
             for a in range(d):
-                total += difference[k, a] * turned[a]
+                total += difference[k, a] * turned[r, a]
             mu[k] = total
     p = np.empty_like(mu)
     c, log_gap = scaled_weights(mu, *layout, p)
-    G[:] = 0.0
-    for r in range(len(start) - 1):
-        pulled = np.zeros(d)
+    pulled = np.zeros((rows, d))  # sum_k p_k (x_opt - x_k) of each row
+    for r in range(rows):
         for k in range(start[r], start[r + 1]):
             for a in range(d):
-                pulled[a] += p[k] * difference[k, a]
-        for a in range(d):
-            for b in range(d):
-                G[a, b] += pulled[a] * query_vector[start[r], b]
+                pulled[r, a] += p[k] * difference[k, a]
+    G[:] = np.dot(pulled.T, queries)
     return c, log_gap
 
 
