@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from tokenmargin import datasets
-from tokenmargin.digits import digit_images, held_out, patch_tokens
+from tokenmargin.digits import accuracies, digit_images, held_out, on_pixels, patch_tokens, pictures
+from tokenmargin.svm import solve_token_svm
 
 
 def test_a_token_is_its_patch_and_its_place():
@@ -40,6 +41,28 @@ def test_the_decoder_reads_the_training_images_and_stays_for_the_held_out_ones()
     rest = held_out(problem, (0, 1), seed=0)
     assert rest.n == 340
     np.testing.assert_array_equal(rest.decoder, problem.decoder)
+
+
+@pytest.mark.parametrize("patches", [4, 16])
+def test_pictures_are_the_images_again(patches):
+    problem = datasets.digits((3, 8), 12, patches, seed=1, joint_steps=20)
+    images, _, _, _ = digit_images((3, 8), 12, seed=1)
+    np.testing.assert_array_equal(pictures(problem), images)
+    ones = on_pixels(np.eye(patches)[3])
+    side = {4: 4, 16: 2}[patches]
+    assert ones.sum() == side**2
+    np.testing.assert_array_equal(on_pixels(problem.tokens[:, :, 0])[:, ::side, ::side], images[:, ::side, ::side])
+
+
+def test_accuracies():
+    problem = datasets.digits((0, 1), 20, 4, seed=0, joint_steps=50)
+    svm = solve_token_svm(problem)
+    assert accuracies(problem, 100 * svm.W) == (1.0, 1.0)
+    prediction, choice = accuracies(problem, -100 * svm.W)
+    assert choice == 0.0
+    assert 0.0 <= prediction < 1.0
+    uniform = (problem.scores.mean(axis=1) > 0).mean()
+    assert accuracies(problem, np.zeros((20, 20))) == (uniform, (problem.optimal == 0).mean())
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .attention import logits, outputs
 from .joint import train_joint
 from .problem import TokenProblem
 
@@ -110,3 +111,26 @@ def held_out(problem: TokenProblem, classes: tuple[int, int], *, seed: int) -> T
     _, _, images, labels = digit_images(classes, problem.n, seed=seed)
     tokens, queries = patch_tokens(images, patches)
     return TokenProblem(tokens, labels, problem.decoder, queries)
+
+
+def accuracies(problem: TokenProblem, W: Array) -> tuple[float, float]:
+    """Shares of images that W reads rightly, (prediction, token choice); Q = 1.
+
+    A prediction is right where the output has the label's sign, m_i > 0; a choice where the most attended token is the one
+    of best score under the true label. On the training images the second is the share of optimal tokens selected.
+    """
+    chosen = logits(problem, W)[:, 0].argmax(axis=1)
+    return float((outputs(problem, W) > 0.0).mean()), float((chosen == problem.optimal).mean())
+
+
+def pictures(problem: TokenProblem) -> Array:
+    """The images of a digits problem, put together again from their tokens; shape (n, 8, 8), pixels in [0, 1]."""
+    side = PATCHES[problem.T]
+    blocks = problem.tokens[:, :, : side**2].reshape(-1, 8 // side, 8 // side, side, side)
+    return blocks.swapaxes(2, 3).reshape(-1, 8, 8)
+
+
+def on_pixels(values: Array) -> Array:
+    """Values of the patches of an image, shape (..., T), as a picture: each pixel has its patch's; shape (..., 8, 8)."""
+    side = PATCHES[values.shape[-1]]
+    return values.reshape(*values.shape[:-1], 8 // side, 8 // side).repeat(side, axis=-2).repeat(side, axis=-1)

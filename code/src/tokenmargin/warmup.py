@@ -3,15 +3,17 @@
 from .attention import Loss
 from .datasets import orthogonal
 from .dynamics import train
+from .practice import HeavyBall, train_practice
 from .steps import NormalizedGD
 
 
 def main() -> None:
-    """Run two steps in each compiled form."""
+    """Run two steps in each compiled form, and with momentum."""
     losses: tuple[Loss, ...] = ("logistic", "exponential")
     for loss in losses:
         for form in ("gram", "matrix"):
             train(orthogonal(2, 2, 4, seed=0), NormalizedGD(0.1), 2, loss=loss, form=form)
+    train_practice(orthogonal(2, 2, 4, seed=0), HeavyBall(0.1), 2)
 
 
 if __name__ == "__main__":
