@@ -299,6 +299,7 @@ class _MatrixState(_State):
 
     def setup(self, W0: Array) -> None:
         self.W = W0.copy()
+        self.queries = self.problem.queries.reshape(-1, self.problem.d)  # one product with W, not n small ones
         self.flat = _flat_index(self.problem, self.problem.constraints)
         self.buffer = np.zeros((self.problem.n, self.problem.Q, self.problem.T))
         self.rows = np.arange(self.problem.n)
@@ -306,7 +307,7 @@ class _MatrixState(_State):
 
     def refresh(self) -> None:
         """mu = a_opt - a_t at W."""
-        turned = self.problem.queries @ self.W.T
+        turned = (self.queries @ self.W.T).reshape(self.problem.queries.shape)
         a = turned @ self.problem.tokens.transpose(0, 2, 1)
         mu = a[self.rows, :, self.problem.optimal][:, :, None] - a
         self.mu = mu.reshape(-1)[self.flat]
@@ -316,7 +317,7 @@ class _MatrixState(_State):
         self.buffer[self.rows, :, self.problem.optimal] = 0.0
         self.buffer[self.rows, :, self.problem.optimal] = -self.buffer.sum(axis=2)
         pulled = self.buffer @ self.problem.tokens  # (n, Q, d): sum_t f_iqt x_it
-        direction = pulled.reshape(-1, self.problem.d).T @ self.problem.queries.reshape(-1, self.problem.d)
+        direction = pulled.reshape(-1, self.problem.d).T @ self.queries
         return direction, float(np.linalg.norm(direction))
 
     def move(self, direction: Array, size: float) -> None:

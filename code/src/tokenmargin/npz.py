@@ -11,7 +11,7 @@ import numpy as np
 
 from .errors import InvalidProblemError
 from .joint import train_joint
-from .problem import TokenProblem
+from .problem import TokenProblem, are_the_tokens, first_tokens
 
 Array = np.ndarray
 ARRAYS = ("X", "y", "queries", "decoder", "mask", "names")
@@ -94,7 +94,7 @@ def read_npz(path: str | os.PathLike, *, memory: int | None = None) -> TokenData
     wrong = np.unique(y[np.abs(y) != 1.0])
     _need(wrong.size == 0, path, f"y holds {', '.join(f'{v:g}' for v in wrong[:4])}; map your two classes to -1 and +1")
     _need(np.unique(y).size == 2, path, f"y holds only the class {y[0]:+g}; add sequences of the other class")
-    queries = _queries(path, arrays.get("queries"), X.shape)
+    queries = _queries(path, arrays.get("queries"), X, mask)
     decoder = _decoder(path, arrays.get("decoder"), d)
     joint = 3 * 8.0 * (n * T) ** 2  # the joint run holds Gram matrices of all tokens
     _need(
@@ -133,7 +133,12 @@ def trained_decoder(data: TokenData, steps: int = 2000) -> Array:
 
     Where sequences have several queries the joint run reads their mean.
     """
-    queries = data.tokens[:, 0] if data.queries is None else data.queries.mean(axis=1)
+    if data.queries is None:
+        queries = first_tokens(data.tokens, data.mask)
+    elif are_the_tokens(data.queries, data.tokens, data.mask):  # padding is zero and does not count
+        queries = data.queries.sum(axis=1) / data.mask.sum(axis=1, keepdims=True)
+    else:
+        queries = data.queries.mean(axis=1)
     return train_joint(data.tokens, data.labels, queries, steps, record=[steps], mask=data.mask).u()
 
 
@@ -257,14 +262,16 @@ def _mask(path: Path, mask: Array | None, shape: tuple[int, int]) -> Array:
     return mask
 
 
-def _queries(path: Path, queries: Array | None, shape: tuple[int, int, int]) -> Array | None:
+def _queries(path: Path, queries: Array | None, X: Array, mask: Array) -> Array | None:
     if queries is None:
         return None
-    n, _, d = shape
+    n, _, d = X.shape
     queries = _numbers(path, "queries", queries)
     queries = queries[:, None, :] if queries.ndim == 2 else queries
     fits = queries.ndim == 3 and queries.shape[0] == n and queries.shape[2] == d and queries.shape[1] >= 1
     _need(fits, path, f"queries has shape {queries.shape}; give ({n}, {d}) or ({n}, Q, {d}) to go with X")
+    if are_the_tokens(queries, X, mask):
+        return X  # full self-attention: what stands in the padding does not matter
     _finite(path, "queries", queries, ": clean them")
     return queries
 

@@ -222,7 +222,7 @@ def one_clock_bound(trajectory: Trajectory, svm: TokenSVM, *, start: int | None 
     with np.errstate(divide="ignore", invalid="ignore"):
         direction = np.where(low > 0.0, high / low, np.inf)
     direction = np.where(np.isnan(S), np.nan, direction)
-    return Bound(start, low, high, direction, np.log(problem.T - 1) - (rho * low - big * high))
+    return Bound(start, low, high, direction, np.log(problem.mask.sum(axis=1).max() - 1) - (rho * low - big * high))
 
 
 def sharp_order_bound(trajectory: Trajectory, svm: TokenSVM) -> tuple[float, Array]:
