@@ -111,3 +111,39 @@ def test_the_command_line_returns_one_and_says_why(tmp_path, capsys):
     source = notebook(tmp_path / "small.ipynb", "pass")
     assert main([str(source), str(tmp_path / "out.ipynb"), "-p", "sead", "3"]) == 1
     assert "There is no parameter 'sead'" in capsys.readouterr().err
+
+
+REFUSED = """
+class Refused(ValueError):
+    def _render_traceback_(self):
+        return [f"{type(self).__name__}: {self}"]
+
+raise Refused("data.npz: y holds 0; map your two classes to -1 and +1.")
+"""
+
+
+def test_a_refused_input_is_one_line_on_the_terminal(tmp_path, capsys):
+    source = notebook(tmp_path / "small.ipynb", REFUSED)
+    assert main([str(source), str(tmp_path / "out.ipynb")]) == 1
+    shown = capsys.readouterr()
+    assert shown.err == "small: Refused: data.npz: y holds 0; map your two classes to -1 and +1.\n"
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+# A kernel that, as on a busy machine, is still at its last request when the answer has arrived.
+SLOW = """
+import time
+kernel = get_ipython().kernel
+reply = kernel.shell_handlers["kernel_info_request"]
+
+async def slow(*arguments):
+    await reply(*arguments)
+    time.sleep(1.0)
+
+kernel.shell_handlers["kernel_info_request"] = slow
+"""
+
+
+def test_a_kernel_that_is_slow_to_finish_is_not_interrupted(run, capfd):
+    run(SLOW)
+    assert "KeyboardInterrupt" not in capfd.readouterr().err
