@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from . import engine
 from .attention import Loss, _known, gradient, infimum, loss_value
-from .problem import Constraints, InvalidProblemError, TokenProblem
+from .problem import BLOCK, Constraints, InvalidProblemError, TokenProblem
 from .steps import GradientDescent, NormalizedGD, Polyak, Step, unbounded_step
 
 Array = np.ndarray
@@ -205,6 +205,18 @@ def cost_per_step(problem: TokenProblem) -> dict[str, float]:
     """Multiply-adds of one step in each form: {"gram": N^2, "matrix": 2 n Q d (d + T)}."""
     N, rows = len(problem.constraints), int(problem.query_mask.sum())
     return {"gram": float(N) ** 2, "matrix": 2.0 * rows * problem.d * (problem.d + problem.T)}
+
+
+def numbers_held(problem: TokenProblem) -> dict[str, float]:
+    """Numbers of 8 bytes that a run of each form holds at its peak, the problem's own arrays and the records left out.
+
+    {"gram": N^2 + N min(N, 256) + 2 N d + 2 d^2, "matrix": 13 n Q T + n Q d + 6 d^2}: the Gram matrix, the block of rows
+    that is being formed and the constraints' vectors; or a dozen arrays as long as the constraints (their indices,
+    margins, weights, logits), the queries turned by W, and W, its start, its copy and its gradient.
+    """
+    N, rows, d = len(problem.constraints), problem.n * problem.Q, problem.d
+    gram = N * (N + min(N, BLOCK) + 2.0 * d) + 2.0 * d * d
+    return {"gram": gram, "matrix": rows * (13.0 * problem.T + d) + 6.0 * d * d}
 
 
 def gram_share(problem: TokenProblem) -> float:

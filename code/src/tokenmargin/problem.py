@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from .errors import InvalidProblemError, TiedTokensError
 
 Array = np.ndarray
-BLOCK = 1024  # rows of the constraints' Gram matrix that are formed at once
+BLOCK = 256  # rows of the constraints' Gram matrix that are formed at once
 
 
 @dataclass(frozen=True, eq=False)
