@@ -66,10 +66,8 @@ format: $(ENVIRONMENT)  ## Format the code and clean the notebooks
 badge: $(ENVIRONMENT)  ## Write the README's line on the claims from the built book
 	@$(BIN)/python -m companion.badge
 
-bench: $(ENVIRONMENT) | $(WARM)  ## Time the engine, the token SVM, large problems and a sweep (LONG=--long: minutes)
-	@OPENBLAS_NUM_THREADS=1 $(BIN)/python code/benchmarks/speed.py
-	@OPENBLAS_NUM_THREADS=1 $(BIN)/python code/benchmarks/large.py $(LONG)
-	@OPENBLAS_NUM_THREADS=1 $(BIN)/python code/benchmarks/sweep.py
+bench: $(ENVIRONMENT) | $(WARM)  ## Time the engine, the token SVM, large problems and a sweep (BENCH=--record keeps it)
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python code/benchmarks/bench.py $(BENCH)
 
 lab: $(ENVIRONMENT)  ## Open JupyterLab in the book's environment
 	@$(BIN)/jupyter lab book

@@ -1,12 +1,10 @@
 """Large problems: one step at n = 10 000, T = 16, d = 64 beside its bare matrix products, and token SVMs at d = 64.
 
-``.venv/bin/python code/benchmarks/large.py [--long]``; `--long` adds the token SVM with 20 000 constraints, which takes minutes.
 Times are of the processor, on one core, so that other work on the machine matters little.
 """
 
 from __future__ import annotations
 
-import argparse
 import resource
 import statistics
 import sys
@@ -65,36 +63,24 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT / 2**30
 
 
-def report_svm(n: int, T: int, d: int) -> None:
-    """Print size, time and certificate of the token SVM of a separable problem."""
-    problem = taught(n, T, d, seed=0)
-    start, began = time.perf_counter(), time.process_time()
-    svm = solve_token_svm(problem)
-    wall, processor = time.perf_counter() - start, time.process_time() - began
-    print(
-        f"token SVM (n, T, d) = {(n, T, d)}: N = {len(svm.duals)}, {svm.support.sum()} support vectors, "
-        f"{processor:.1f} s of processor ({wall:.1f} s), certificate {svm.certificate():.1e}, peak memory {peak():.2f} GiB",
-        flush=True,
-    )
-
-
-def main() -> None:
-    """Print all."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--long", action="store_true", help="also the token SVM with 20 000 constraints")
-    options = parser.parse_args()
-    shape = (10_000, 16, 64)
+def step_record(shape: tuple[int, int, int] = (10_000, 16, 64)) -> dict:
+    """A step of the matrix form, the bare products, and the memory of the process."""
     problem = gaussian(*shape, seed=0)
     step, products = step_seconds(problem), product_seconds(problem)
-    print(
-        f"(n, T, d) = {shape}, N = {len(problem.constraints)}: {1e3 * step:.1f} ms a step, its matrix products alone "
-        f"{1e3 * products:.1f} ms: {step / products:.2f} times; peak memory {peak():.2f} GiB",
-        flush=True,
-    )
-    report_svm(200, 10, 64)
-    if options.long:
-        report_svm(1250, 17, 64)
+    N = len(problem.constraints)
+    return {"shape": shape, "N": N, "step_ms": 1e3 * step, "products_ms": 1e3 * products, "peak_gib": peak()}
 
 
-if __name__ == "__main__":
-    main()
+def svm_record(n: int, T: int, d: int) -> dict:
+    """Size, time and certificate of the token SVM of a separable problem."""
+    problem = taught(n, T, d, seed=0)
+    began = time.process_time()
+    svm = solve_token_svm(problem)
+    return {
+        "shape": (n, T, d),
+        "N": len(svm.duals),
+        "support": int(svm.support.sum()),
+        "seconds": time.process_time() - began,
+        "certificate": svm.certificate(),
+        "peak_gib": peak(),
+    }

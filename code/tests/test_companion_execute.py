@@ -41,6 +41,16 @@ def test_a_good_notebook_passes_and_takes_its_parameters(run, capsys):
     assert "3/3 cells" in capsys.readouterr().out
 
 
+def test_a_tuple_arrives_as_a_tuple(tmp_path):
+    book = nbformat.v4.new_notebook()
+    book.cells = [
+        nbformat.v4.new_code_cell("sizes = (1, 2)  # sizes", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("assert sizes == (3, (4.5, 'five'))"),
+    ]
+    nbformat.write(book, tmp_path / "tuples.ipynb")
+    execute(tmp_path / "tuples.ipynb", tmp_path / "out.ipynb", {"sizes": "(3, (4.5, 'five'))"})
+
+
 BAD = {
     "error": ("x = 1\n1 / 0", "ZeroDivisionError: division by zero", "1 / 0"),
     "exit": ("import sys\nsys.exit(0)", "SystemExit: 0", "SystemExit"),

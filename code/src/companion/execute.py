@@ -112,7 +112,16 @@ def _name(source: Path) -> str:
 def _papermill(source: Path, failed: Path, values: dict, settings, progress: Progress) -> Exception | None:
     """Run papermill; return, not raise, what it raised, because the saved copy is read next."""
     import papermill
+    from papermill.translators import PythonTranslator, papermill_translators
 
+    class Literals(PythonTranslator):
+        """Writes tuples as tuples; papermill would make them texts."""
+
+        @classmethod
+        def translate(cls, val: object) -> str:
+            return repr(val) if isinstance(val, tuple) else super().translate(val)
+
+    papermill_translators.register("python", Literals)
     shutil.copyfile(source, failed)
     try:
         papermill.execute_notebook(

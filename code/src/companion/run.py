@@ -43,7 +43,19 @@ def find(name: str) -> Path:
 
 def to_html(notebook: Path) -> Path:
     """A page of the executed notebook, beside it."""
-    command = [sys.executable, "-m", "nbconvert", "--to", "html", "--log-level", "ERROR", str(notebook)]
+    # numbers for prose (`put`) have no looks of their own, of which nbconvert would warn
+    command = [
+        sys.executable,
+        "-W",
+        "ignore:Your element with mimetype",
+        "-m",
+        "nbconvert",
+        "--to",
+        "html",
+        "--log-level",
+        "ERROR",
+        str(notebook),
+    ]
     subprocess.run(command, check=True)
     return notebook.with_suffix(".html")
 
