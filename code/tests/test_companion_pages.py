@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
         (0.125, ".3g", "0.125"),
         (-3, "d", "−3"),
         (np.float64(2.5), ".1f", "2.5"),
+        (8400, ",d", "8\u202f400"),
         ("as it is", ".3g", "as it is"),
     ],
 )
