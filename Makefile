@@ -69,8 +69,8 @@ badge: $(ENVIRONMENT)  ## Write the README's line of claims and its picture from
 badge-check: $(ENVIRONMENT)
 	@$(BIN)/python -m companion.badge --check
 
-bench: $(ENVIRONMENT) | $(WARM)  ## Time the engine and the token SVM
-	@OPENBLAS_NUM_THREADS=1 $(BIN)/python code/benchmarks/speed.py
+bench: $(ENVIRONMENT) | $(WARM)  ## Time the engine, the token SVM, large problems and a sweep (BENCH=--record keeps it)
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python code/benchmarks/bench.py $(BENCH)
 
 lab: $(ENVIRONMENT)  ## Open JupyterLab in the book's environment
 	@$(BIN)/jupyter lab book

@@ -41,14 +41,14 @@ def test_a_good_notebook_passes_and_takes_its_parameters(run, capsys):
     assert "3/3 cells" in capsys.readouterr().out
 
 
-def test_a_tuple_from_the_command_line_is_a_sequence_of_numbers(tmp_path):
+def test_a_tuple_arrives_as_a_tuple(tmp_path):
     book = nbformat.v4.new_notebook()
-    parameters = nbformat.v4.new_code_cell("sizes = (1, 2)  # sizes", metadata={"tags": ["parameters"]})
-    book.cells = [parameters, nbformat.v4.new_code_cell("print(sum(sizes))")]
-    nbformat.write(book, tmp_path / "small.ipynb")
-    execute(tmp_path / "small.ipynb", tmp_path / "done.ipynb", {"sizes": "(3, 8)"})
-    cells = nbformat.read(tmp_path / "done.ipynb", as_version=4).cells
-    assert [output.text for output in cells[-1].outputs] == ["11\n"]
+    book.cells = [
+        nbformat.v4.new_code_cell("sizes = (1, 2)  # sizes", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("assert sizes == (3, (4.5, 'five'))"),
+    ]
+    nbformat.write(book, tmp_path / "tuples.ipynb")
+    execute(tmp_path / "tuples.ipynb", tmp_path / "out.ipynb", {"sizes": "(3, (4.5, 'five'))"})
 
 
 BAD = {
@@ -121,3 +121,39 @@ def test_the_command_line_returns_one_and_says_why(tmp_path, capsys):
     source = notebook(tmp_path / "small.ipynb", "pass")
     assert main([str(source), str(tmp_path / "out.ipynb"), "-p", "sead", "3"]) == 1
     assert "There is no parameter 'sead'" in capsys.readouterr().err
+
+
+REFUSED = """
+class Refused(ValueError):
+    def _render_traceback_(self):
+        return [f"{type(self).__name__}: {self}"]
+
+raise Refused("data.npz: y holds 0; map your two classes to -1 and +1.")
+"""
+
+
+def test_a_refused_input_is_one_line_on_the_terminal(tmp_path, capsys):
+    source = notebook(tmp_path / "small.ipynb", REFUSED)
+    assert main([str(source), str(tmp_path / "out.ipynb")]) == 1
+    shown = capsys.readouterr()
+    assert shown.err == "small: Refused: data.npz: y holds 0; map your two classes to -1 and +1.\n"
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+# A kernel that, as on a busy machine, is still at its last request when the answer has arrived.
+SLOW = """
+import time
+kernel = get_ipython().kernel
+reply = kernel.shell_handlers["kernel_info_request"]
+
+async def slow(*arguments):
+    await reply(*arguments)
+    time.sleep(1.0)
+
+kernel.shell_handlers["kernel_info_request"] = slow
+"""
+
+
+def test_a_kernel_that_is_slow_to_finish_is_not_interrupted(run, capfd):
+    run(SLOW)
+    assert "KeyboardInterrupt" not in capfd.readouterr().err

@@ -22,6 +22,7 @@ from myst_nb.core.variables import format_plain_text
         (0.125, ".3g", "0.125"),
         (-3, "d", "−3"),
         (np.float64(2.5), ".1f", "2.5"),
+        (8400, ",d", "8\u202f400"),
         ("as it is", ".3g", "as it is"),
     ],
 )

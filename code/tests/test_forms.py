@@ -1,9 +1,11 @@
 """The forms of the engine take the same steps, and "auto" takes the cheaper one."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from tokenmargin.datasets import gaussian, taught
-from tokenmargin.dynamics import GRAM_BYTES, _choose, cost_per_step, gram_share, train
+from tokenmargin.dynamics import GRAM_BYTES, _choose, cost_per_step, gram_share, numbers_held, train
 from tokenmargin.problem import TokenProblem
 from tokenmargin.steps import GradientDescent, NormalizedGD, Polyak
 from tokenmargin.svm import solve_token_svm
@@ -39,6 +41,22 @@ def test_auto_takes_the_cheaper_form_that_fits():
     assert 8 * cost_per_step(large)["gram"] > GRAM_BYTES
     assert _choose(large, step) == "matrix"
     assert train(large, step, 2).matrices is not None
+
+
+@pytest.mark.parametrize("shape", [(200, 4, 30), (40, 12, 20), (60, 6, 120)])
+@pytest.mark.parametrize("Q", [1, 4])
+@pytest.mark.parametrize("form", ["gram", "matrix"])
+def test_each_form_holds_the_numbers_that_are_counted(shape, Q, form):
+    n, T, d = shape
+    rng = np.random.default_rng(0)
+    tokens, queries = rng.standard_normal((n, T, d)), rng.standard_normal((n, Q, d))
+    problem, fresh = (TokenProblem(tokens, np.ones(n), np.eye(d)[0], queries) for _ in range(2))
+    train(problem, NormalizedGD(0.1), 2, record=[2], form=form)  # compiles, and imports what it needs
+    tracemalloc.start()
+    train(fresh, NormalizedGD(0.1), 2, record=[2], form=form)
+    peak = tracemalloc.get_traced_memory()[1] / 8
+    tracemalloc.stop()
+    assert peak == pytest.approx(numbers_held(problem)[form], rel=0.2)
 
 
 def test_taught_problems_are_separable_at_any_size():

@@ -101,6 +101,10 @@ def test_bad_arguments_are_named():
         train_joint(X, y[:-1], Z, 3)
     with pytest.raises(InvalidProblemError, match="labels -1 or"):
         train_joint(X, y * 2, Z, 3)
+    with pytest.raises(InvalidProblemError, match=r"mask has shape \(4, 2\); give \(4, 3\)"):
+        train_joint(X, y, Z, 3, mask=np.ones((4, 2), dtype=bool))
+    with pytest.raises(InvalidProblemError, match="at least one token in every sequence"):
+        train_joint(X, y, Z, 3, mask=np.arange(4)[:, None] > np.zeros(3))
 
 
 def test_the_paths_are_those_of_the_steps():

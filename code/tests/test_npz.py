@@ -1,13 +1,17 @@
 """A good file becomes a token problem; each bad one gets one line that says what to change."""
 
 import re
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 from tokenmargin import datasets
+from tokenmargin.dynamics import train
 from tokenmargin.errors import InvalidProblemError
-from tokenmargin.npz import BadFileError, from_npz, read_npz, write_example
+from tokenmargin.npz import BadFileError, from_npz, memory_needed, read_npz, write_example
+from tokenmargin.report import summary, try_token_svm
+from tokenmargin.steps import NormalizedGD
 
 rng = np.random.default_rng(0)
 X = rng.standard_normal((4, 3, 5))
@@ -46,7 +50,7 @@ BAD = {
     "object names": ({"X": X, "y": Y, "names": np.array(["a", None, 1, 2], dtype=object)}, "names holds Python objects"),
     "decoder of another d": ({"X": X, "y": Y, "decoder": U[:2]}, "decoder has shape (2,); give (5,), or leave it out to have one trained."),
     "nan decoder": ({"X": X, "y": Y, "decoder": U * np.nan}, "decoder holds 5 NaN or infinite value(s)"),
-    "queries of another n": ({"X": X, "y": Y, "queries": X[:2, 0]}, "queries has shape (2, 1, 5); give (4, 5) or (4, Q, 5) to go with X."),
+    "queries of another n": ({"X": X, "y": Y, "queries": X[:2, 0]}, "queries has shape (2, 5); give (4, 5) or (4, Q, 5) to go with X."),
     "mask of another shape": ({"X": X, "y": Y, "mask": MASK[:, :2]}, "mask has shape (4, 2); give (4, 3), True where a token exists."),
     "mask of floats": ({"X": X, "y": Y, "mask": 0.5 * MASK}, "mask has type float64; save bool"),
     "mask leaves one": ({"X": X, "y": Y, "mask": np.arange(3) < np.array([[3], [1], [3], [3]])}, "mask leaves fewer than two tokens in sequence [1]"),
@@ -146,11 +150,11 @@ def test_the_example_is_the_same_each_time_and_gets_a_decoder(tmp_path):
 
 
 def test_a_decoder_for_very_many_tokens_must_be_given(tmp_path):
-    path = save(tmp_path, X=np.ones((60, 20, 1)), y=np.where(np.arange(60) % 2, 1, -1))
+    path = save(tmp_path, X=np.ones((6000, 2, 1)), y=np.where(np.arange(6000) % 2, 1, -1))
     with pytest.raises(
-        BadFileError, match=r"training a decoder on n T = 1200 tokens needs about .* add an array decoder"
+        BadFileError, match=r"training a decoder on n T = 12000 tokens needs about .* add an array decoder"
     ):
-        read_npz(path, memory=2**20)
+        read_npz(path, memory=2**30)
 
 
 def test_several_queries_are_kept_and_trained_with_their_mean(tmp_path):
@@ -160,3 +164,19 @@ def test_several_queries_are_kept_and_trained_with_their_mean(tmp_path):
     problem, single = from_npz(path, steps=50), from_npz(tmp_path / "one.npz", steps=50)
     assert problem.Q == 2
     np.testing.assert_allclose(problem.decoder, single.decoder)
+
+
+@pytest.mark.parametrize("shape", [(300, 6, 24), (60, 6, 60), (2000, 2, 4)])
+def test_the_memory_that_is_counted_covers_what_a_report_takes(tmp_path, shape):
+    n, _, d = shape
+    rng = np.random.default_rng(0)
+    y = np.where(np.arange(n) % 2, 1.0, -1.0)
+    path = save(tmp_path, X=rng.standard_normal(shape), y=y, decoder=rng.standard_normal(d))
+    tracemalloc.start()
+    problem = from_npz(path)
+    svm = try_token_svm(problem)
+    runs = {name: train(problem, NormalizedGD(0.1), 121, record=np.arange(122)) for name in "abc"}
+    summary(problem, svm, runs)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= memory_needed(shape)

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from joblib import parallel_config
+from tokenmargin.datasets import gaussian
+from tokenmargin.dynamics import train
 from tokenmargin.steps import NormalizedGD, Polyak
 from tokenmargin.sweep import SweepError, sweep
 
@@ -78,6 +80,17 @@ def test_an_empty_grid_and_a_repeated_column_are_refused():
         sweep(mean_of_normals, {"seed": [], "size": [1]}, workers=1)
     with pytest.raises(ValueError, match=r"\['x'\], which are names of the grid"):
         sweep(dict, {"x": [1]}, workers=1)
+
+
+def test_a_bar_shows_only_where_it_is_asked_for(capsys):
+    for progress in (False, True):
+        sweep(mean_of_normals, GRID, workers=1, progress=progress)
+        train(gaussian(2, 3, 8, seed=0), NormalizedGD(0.1), 50, progress=progress)
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert ("/8 [" in shown.err) == progress  # one call each
+        assert shown.err.count("0%") == 2 * progress
+        assert shown.err == "" or shown.err.split("\r")[-1].strip() == ""  # nothing stays behind
 
 
 @pytest.mark.filterwarnings("ignore:Port .* is already in use:UserWarning:distributed")

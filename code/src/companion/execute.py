@@ -46,6 +46,13 @@ class NotebookFailed(RuntimeError):
         super().__init__("\n".join(part for part in (f"FAILED {where}: {reason}", details.rstrip()) if part))
 
 
+class InputRefused(NotebookFailed):
+    """A cell refused what it was given, by an error that asks to be shown without a traceback (`_render_traceback_`)."""
+
+    def __init__(self, notebook: str, reason: str):
+        RuntimeError.__init__(self, f"{notebook}: {reason}")
+
+
 class Progress:
     """Counts the cells of one notebook, and prints a line now and then for the person who waits."""
 
@@ -77,15 +84,14 @@ def execute(source: Path, target: Path, given: dict[str, str] | None = None) -> 
     Raises
     ------
     NotebookFailed
-        When a cell raised, did not complete, wrote to stderr, or the kernel died.
+        When a cell raised, did not complete, wrote to stderr, or the kernel died; `InputRefused` when a cell's error
+        asks to be shown alone.
     ParameterError
         When a parameter of `given` does not exist or has a wrong type.
     """
     name = _name(source)
     notebook = nbformat.read(source, as_version=4)
     values = convert(given or {}, parameters_of(notebook))
-    # papermill writes a tuple as a string of its letters
-    values = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
     refuse_shell_commands(notebook, name)
     failed = target.with_suffix(".failed.ipynb")
     failed.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +112,16 @@ def _name(source: Path) -> str:
 def _papermill(source: Path, failed: Path, values: dict, settings, progress: Progress) -> Exception | None:
     """Run papermill; return, not raise, what it raised, because the saved copy is read next."""
     import papermill
+    from papermill.translators import PythonTranslator, papermill_translators
 
+    class Literals(PythonTranslator):
+        """Writes tuples as tuples; papermill would make them texts."""
+
+        @classmethod
+        def translate(cls, val: object) -> str:
+            return repr(val) if isinstance(val, tuple) else super().translate(val)
+
+    papermill_translators.register("python", Literals)
     shutil.copyfile(source, failed)
     try:
         papermill.execute_notebook(
@@ -129,12 +144,27 @@ def _papermill(source: Path, failed: Path, values: dict, settings, progress: Pro
 @contextmanager
 def _kernel_settings() -> Iterator[object]:
     """Talk to the kernel through sockets in a folder of this run's own; keep the user's IPython profile out."""
+    from jupyter_client.manager import AsyncKernelManager
     from traitlets.config import Config
+
+    class Manager(AsyncKernelManager):
+        """Ends a kernel by its shutdown message alone.
+
+        jupyter_client interrupts it first, which papermill's kernels do not need: after the last reply a kernel that is
+        slow to put its work away (on a busy machine) would take the interrupt for the user's, and say so.
+        """
+
+        async def _async_interrupt_kernel(self) -> None:
+            if not self.shutting_down:
+                await super()._async_interrupt_kernel()
 
     folder = tempfile.mkdtemp(prefix="companion-")
     os.environ.update(ENVIRONMENT, IPYTHONDIR=f"{folder}/ipython")
     try:
-        yield Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
+        yield Config(
+            KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"},
+            NotebookClient={"kernel_manager_class": Manager},
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -153,6 +183,8 @@ def gate(notebook: NotebookNode, name: str, error: Exception | None, last: Noteb
     kept = f"The failed copy is {relative(copy)}"
     for index, cell in enumerate(cells):
         for reason, details in _complaints(cell):
+            if details == reason:
+                raise InputRefused(name, reason)
             raise NotebookFailed(name, reason, _describe(cell, index), f"{details}\n{kept}")
     if error is not None:
         index = next((i for i, cell in enumerate(cells) if last and cell.id == last.id), None)
@@ -192,9 +224,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         execute(options.source, options.target, dict(options.p))
     except (NotebookFailed, ParameterError) as problem:
-        print(f"\n{problem}\n", file=sys.stderr, flush=True)
+        print(shown(problem), file=sys.stderr, flush=True)
         return 1
     return 0
+
+
+def shown(problem: Exception) -> str:
+    """What the terminal shows: a refused input as one line, anything else set off by blank lines."""
+    return str(problem) if isinstance(problem, InputRefused) else f"\n{problem}\n"
 
 
 if __name__ == "__main__":

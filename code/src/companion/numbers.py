@@ -7,11 +7,14 @@ PREFIX = "application/papermill.record/"
 
 
 def text(value: object, fmt: str = ".3g") -> str:
-    """A number as it should be read: ``1.2 × 10⁻⁵`` for 1.2e-05, a true minus sign; any other value as is."""
+    """A number as it should be read: ``1.2 × 10⁻⁵`` for 1.2e-05, a true minus sign, thousands set off by a narrow space.
+
+    Any other value as is. A comma would not do: myst-nb reads ``8,400`` as a pair.
+    """
     if isinstance(value, str):
         return value
     mantissa, mark, exponent = format(value, fmt).partition("e")
-    mantissa = mantissa.replace("-", "−")
+    mantissa = mantissa.replace("-", "−").replace(",", "\u202f")
     if not mark:
         return mantissa
     power = f"10{str(int(exponent)).translate(SUPERSCRIPTS)}"

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from companion.claims import MIME, REPORT
-from companion.execute import NotebookFailed, execute
+from companion.execute import NotebookFailed, execute, shown
 from companion.page import render_page
 from companion.paths import BOOK, RUNS, relative
 
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ["COMPANION_CLAIMS"] = REPORT
         execute(source, target, given)
     except (NotebookFailed, ValueError, FileNotFoundError) as problem:
-        print(f"\n{problem}\n", file=sys.stderr)
+        print(shown(problem), file=sys.stderr)
         return 1
     if names := fallen(target):
         print(f"With these parameters {len(names)} of its claims do not hold: {', '.join(names)}")

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from . import engine
 from .attention import Loss, _known, gradient, infimum, loss_value
-from .problem import Constraints, InvalidProblemError, TokenProblem
+from .problem import BLOCK, Constraints, InvalidProblemError, TokenProblem
 from .steps import GradientDescent, NormalizedGD, Polyak, Step, unbounded_step
 
 Array = np.ndarray
@@ -207,6 +207,18 @@ def cost_per_step(problem: TokenProblem) -> dict[str, float]:
     return {"gram": float(N) ** 2, "matrix": 2.0 * rows * problem.d * (problem.d + problem.T)}
 
 
+def numbers_held(problem: TokenProblem) -> dict[str, float]:
+    """Numbers of 8 bytes that a run of each form holds at its peak, the problem's own arrays and the records left out.
+
+    {"gram": N^2 + N min(N, 256) + 2 N d + 2 d^2, "matrix": 13 n Q T + n Q d + 6 d^2}: the Gram matrix, the block of rows
+    that is being formed and the constraints' vectors; or a dozen arrays as long as the constraints (their indices,
+    margins, weights, logits), the queries turned by W, and W, its start, its copy and its gradient.
+    """
+    N, rows, d = len(problem.constraints), problem.n * problem.Q, problem.d
+    gram = N * (N + min(N, BLOCK) + 2.0 * d) + 2.0 * d * d
+    return {"gram": gram, "matrix": rows * (13.0 * problem.T + d) + 6.0 * d * d}
+
+
 def gram_share(problem: TokenProblem) -> float:
     """Expected time of a Gram step over that of a matrix step; "auto" takes the Gram form up to 1, where it fits in memory.
 
@@ -299,6 +311,7 @@ class _MatrixState(_State):
 
     def setup(self, W0: Array) -> None:
         self.W = W0.copy()
+        self.queries = self.problem.queries.reshape(-1, self.problem.d)  # one product with W, not n small ones
         self.flat = _flat_index(self.problem, self.problem.constraints)
         self.buffer = np.zeros((self.problem.n, self.problem.Q, self.problem.T))
         self.rows = np.arange(self.problem.n)
@@ -306,7 +319,7 @@ class _MatrixState(_State):
 
     def refresh(self) -> None:
         """mu = a_opt - a_t at W."""
-        turned = self.problem.queries @ self.W.T
+        turned = (self.queries @ self.W.T).reshape(self.problem.queries.shape)
         a = turned @ self.problem.tokens.transpose(0, 2, 1)
         mu = a[self.rows, :, self.problem.optimal][:, :, None] - a
         self.mu = mu.reshape(-1)[self.flat]
@@ -316,7 +329,7 @@ class _MatrixState(_State):
         self.buffer[self.rows, :, self.problem.optimal] = 0.0
         self.buffer[self.rows, :, self.problem.optimal] = -self.buffer.sum(axis=2)
         pulled = self.buffer @ self.problem.tokens  # (n, Q, d): sum_t f_iqt x_it
-        direction = pulled.reshape(-1, self.problem.d).T @ self.problem.queries.reshape(-1, self.problem.d)
+        direction = pulled.reshape(-1, self.problem.d).T @ self.queries
         return direction, float(np.linalg.norm(direction))
 
     def move(self, direction: Array, size: float) -> None:

@@ -20,12 +20,9 @@ _exp = np.vectorize(mpmath.exp, otypes=[object])
 
 
 def forces(problem: TokenProblem, logits: Array, loss: Loss = "logistic") -> Array:
-    """f_iqt = -(dL/da_iqt) from logits (n, Q, T) of mpmath numbers, as `attention.forces`; shape (n, Q, T).
-
-    No masks: every token and query must exist.
-    """
-    gamma, weight = _number(problem.scores), _number(query_weights(problem))
-    e = _exp(logits)
+    """f_iqt = -(dL/da_iqt) from logits (n, Q, T) of mpmath numbers, as `attention.forces`; shape (n, Q, T)."""
+    gamma, weight = _number(np.where(problem.mask, problem.scores, 0.0)), _number(query_weights(problem))
+    e = np.where(problem.mask[:, None, :], _exp(logits), mpmath.mpf(0))
     s = e / e.sum(axis=2, keepdims=True)
     m_q = (s * gamma[:, None, :]).sum(axis=2)
     e_m = _exp(-(weight * m_q).sum(axis=1))
@@ -66,7 +63,7 @@ def normalized_gd(
     matrices : array, shape (K, d, d)
         W_t rounded to float64.
     log_off_attention : array, shape (K, n, Q)
-        log(1 - s_iq,opt).
+        log(1 - s_iq,opt); nan for masked queries.
     """
     matrices, off = [], []
     shape = (problem.n, problem.Q, problem.T)
@@ -78,9 +75,10 @@ def normalized_gd(
             a = (gram @ C).reshape(shape)
             if t in record:
                 matrices.append(_matrix(problem, np.asarray(C, dtype=float).reshape(shape)))
-                e = _exp(a)
+                e = np.where(problem.mask[:, None, :], _exp(a), mpmath.mpf(0))
                 share = np.where(others, e, 0).sum(axis=2) / e.sum(axis=2)
-                off.append(np.vectorize(lambda x: float(mpmath.log(x)))(share))
+                log_share = np.vectorize(lambda x: float(mpmath.log(x)))(share)
+                off.append(np.where(problem.query_mask, log_share, np.nan))
             f = forces(problem, a, loss).reshape(-1)
             C = C + (mpmath.mpf(eta) / mpmath.sqrt(f @ (gram @ f))) * f
     return np.array(matrices), np.array(off)

@@ -157,10 +157,15 @@ def _checked(tokens, labels, queries, mask) -> tuple[Array, Array, Array, Array]
         raise InvalidProblemError(
             f"tokens {x.shape}, labels {y.shape}, queries {z.shape} do not fit: expected (n, T, d), (n,), (n, d)."
         )
+    there = np.ones(x.shape[:2], dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
+    if there.shape != x.shape[:2] or not there.any(axis=1).all():
+        raise InvalidProblemError(
+            f"mask has shape {there.shape}; give {x.shape[:2]}, with at least one token in every sequence."
+        )
+    x = np.where(there[:, :, None], x, 0.0)  # whatever stands in the padding
     if not all(np.isfinite(a).all() for a in (x, y, z)) or not (np.abs(y) == 1.0).all():
         raise InvalidProblemError("tokens, labels and queries must be finite, and labels -1 or +1.")
-    there = np.ones(x.shape[:2], dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
-    return np.where(there[:, :, None], x, 0.0), y, z, there
+    return x, y, z, there
 
 
 def _log_softmax(a: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 from dataclasses import dataclass
@@ -9,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
+from .dynamics import GRAM_BYTES
 from .errors import InvalidProblemError
 from .joint import train_joint
-from .problem import TokenProblem
+from .problem import TokenProblem, are_the_tokens, first_tokens
 
 Array = np.ndarray
 ARRAYS = ("X", "y", "queries", "decoder", "mask", "names")
-COPIES = 8  # arrays of the size of X that a problem and one training run hold at once
+BLOCK = 1 << 22  # largest block of constraints' cosines
+RUNS, RECORDS = 3, 122  # training runs that a report compares, and the records that each keeps
 
 
 class BadFileError(InvalidProblemError):
@@ -94,13 +97,13 @@ def read_npz(path: str | os.PathLike, *, memory: int | None = None) -> TokenData
     wrong = np.unique(y[np.abs(y) != 1.0])
     _need(wrong.size == 0, path, f"y holds {', '.join(f'{v:g}' for v in wrong[:4])}; map your two classes to -1 and +1")
     _need(np.unique(y).size == 2, path, f"y holds only the class {y[0]:+g}; add sequences of the other class")
-    queries = _queries(path, arrays.get("queries"), X.shape)
+    queries = _queries(path, arrays.get("queries"), X, mask)
     decoder = _decoder(path, arrays.get("decoder"), d)
     joint = 3 * 8.0 * (n * T) ** 2  # the joint run holds Gram matrices of all tokens
     _need(
         decoder is not None or joint <= _limit(memory),
         path,
-        f"training a decoder on n T = {n * T} tokens needs about {joint / 2**30:.2g} GiB; add an array decoder ({d},), or keep fewer sequences",
+        f"training a decoder on n T = {n * T} tokens needs about {_gibibytes(joint)}; add an array decoder ({d},), or keep fewer sequences",
     )
     data = TokenData(X, y, queries, decoder, mask, _names(path, arrays.get("names"), (n, T)))
     if decoder is not None:
@@ -133,7 +136,12 @@ def trained_decoder(data: TokenData, steps: int = 2000) -> Array:
 
     Where sequences have several queries the joint run reads their mean.
     """
-    queries = data.tokens[:, 0] if data.queries is None else data.queries.mean(axis=1)
+    if data.queries is None:
+        queries = first_tokens(data.tokens, data.mask)
+    elif are_the_tokens(data.queries, data.tokens, data.mask):  # padding is zero and does not count
+        queries = data.queries.sum(axis=1) / data.mask.sum(axis=1, keepdims=True)
+    else:
+        queries = data.queries.mean(axis=1)
     return train_joint(data.tokens, data.labels, queries, steps, record=[steps], mask=data.mask).u()
 
 
@@ -166,12 +174,34 @@ def write_example(
     return path
 
 
+def memory_needed(shape: tuple[int, ...], queries: tuple[int, ...] = ()) -> float:
+    """Bytes that a report holds at once on tokens of this shape (n, T, d) and queries of that one: a count, on the high side.
+
+    The tokens five times (read, made float, checked, kept, multiplied), the vectors of the N constraints, the records of
+    the runs (margins, W or its coefficients, attention twice), a Gram matrix where one is used, blocks of cosines.
+    """
+    if len(shape) != 3:
+        return 8.0 * math.prod(shape)
+    n, T, d = shape
+    Q = queries[1] if len(queries) == 3 else 1
+    N, rows = n * Q * max(T - 1, 0), n * Q * T
+    records = RUNS * RECORDS * (N + min(N, d * d) + 2 * rows)
+    return 8.0 * (
+        5 * n * T * d + 2 * n * Q * d + 2 * N * d + records + min(N * N, GRAM_BYTES // 8) + 3 * min(N * N, BLOCK)
+    )
+
+
 # --- The checks -----------------------------------------------------------------------------------------------------
 
 
 def _need(condition: bool, path: Path, message: str) -> None:
     if not condition:
         raise BadFileError(f"{path.name}: {message}.")
+
+
+def _gibibytes(size: float) -> str:
+    size /= 2**30
+    return f"{size:.0f} GiB" if size >= 10 else f"{size:.2g} GiB"
 
 
 def _limit(memory: int | None) -> float:
@@ -206,12 +236,12 @@ def _load(path: Path, limit: float) -> dict[str, Array]:
             path,
             f"{name} holds Python objects, which are never unpickled; save a plain array, shorter sequences padded and marked in 'mask'",
         )
-    need = 8.0 * COPIES * float(np.prod([float(size) for size in headers["X"][0]]))
-    need += sum(float(np.prod([float(size) for size in shape])) * dtype.itemsize for shape, dtype in headers.values())
+    stored = sum(math.prod(shape) * dtype.itemsize for shape, dtype in headers.values())
+    need = stored + memory_needed(headers["X"][0], headers["queries"][0] if "queries" in headers else ())
     _need(
         need <= limit,
         path,
-        f"X of shape {headers['X'][0]} needs about {need / 2**30:.2g} GiB, and {limit / 2**30:.2g} GiB may be used; keep fewer sequences or coordinates",
+        f"X of shape {headers['X'][0]} needs about {_gibibytes(need)}, and {_gibibytes(limit)} may be used; keep fewer sequences or coordinates",
     )
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -257,14 +287,17 @@ def _mask(path: Path, mask: Array | None, shape: tuple[int, int]) -> Array:
     return mask
 
 
-def _queries(path: Path, queries: Array | None, shape: tuple[int, int, int]) -> Array | None:
+def _queries(path: Path, queries: Array | None, X: Array, mask: Array) -> Array | None:
     if queries is None:
         return None
-    n, _, d = shape
+    n, _, d = X.shape
     queries = _numbers(path, "queries", queries)
+    shape = queries.shape
     queries = queries[:, None, :] if queries.ndim == 2 else queries
     fits = queries.ndim == 3 and queries.shape[0] == n and queries.shape[2] == d and queries.shape[1] >= 1
-    _need(fits, path, f"queries has shape {queries.shape}; give ({n}, {d}) or ({n}, Q, {d}) to go with X")
+    _need(fits, path, f"queries has shape {shape}; give ({n}, {d}) or ({n}, Q, {d}) to go with X")
+    if are_the_tokens(queries, X, mask):
+        return X  # full self-attention: what stands in the padding does not matter
     _finite(path, "queries", queries, ": clean them")
     return queries
 

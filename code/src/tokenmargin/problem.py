@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from .errors import InvalidProblemError, TiedTokensError
 
 Array = np.ndarray
+BLOCK = 256  # rows of the constraints' Gram matrix that are formed at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,28 +24,42 @@ class Constraints:
     ----------
     sequence, query, token : int arrays, shape (N,)
         The indices i, q, t of constraint k.
-    difference : float array, shape (N, d)
-        x_{i,selected} - x_{it}.
-    query_vector : float array, shape (N, d)
-        z_{iq}.
     selection : int array, shape (n,)
         The selected token of each sequence.
+    tokens, queries : float arrays, shapes (n, T, d) and (n, Q, d)
+        The problem's own arrays, not copies.
     """
 
     sequence: Array
     query: Array
     token: Array
-    difference: Array
-    query_vector: Array
     selection: Array
+    tokens: Array
+    queries: Array
 
     def __len__(self) -> int:
         return len(self.sequence)
 
     @cached_property
+    def difference(self) -> Array:
+        """x_{i,selected} - x_{it} of each constraint, shape (N, d); made when first asked for."""
+        difference = self.tokens[self.sequence, self.selection[self.sequence]]
+        difference -= self.tokens[self.sequence, self.token]
+        return difference
+
+    @cached_property
+    def query_vector(self) -> Array:
+        """z_{iq} of each constraint, shape (N, d); made when first asked for."""
+        return self.queries[self.sequence, self.query]
+
+    @cached_property
     def gram(self) -> Array:
         """Gram matrix <V_k, V_l>_F, shape (N, N): (difference_k . difference_l)(z_k . z_l)."""
-        return (self.difference @ self.difference.T) * (self.query_vector @ self.query_vector.T)
+        gram = self.difference @ self.difference.T
+        for first in range(0, len(self), BLOCK):  # by blocks of rows: a second N x N array is never held
+            rows = slice(first, first + BLOCK)
+            gram[rows] *= self.query_vector[rows] @ self.query_vector.T
+        return gram
 
     @cached_property
     def norms(self) -> Array:
@@ -73,10 +88,10 @@ class TokenProblem:
     decoder : array, shape (d,)
         u.
     queries : array, shape (n, d) or (n, Q, d), optional
-        z_iq. Default: the first token of each sequence (Q = 1). Pass the tokens themselves for full
+        z_iq. Default: the first (existing) token of each sequence (Q = 1). Pass the tokens themselves for full
         self-attention (Q = T): the outputs of a sequence's queries are averaged.
     mask : bool array, shape (n, T), optional
-        True where a token exists; sequences of different lengths are padded. Default: all exist.
+        True where a token exists; sequences of different lengths are padded, with any values. Default: all exist.
     query_mask : bool array, shape (n, Q), optional
         True where a query exists. Default: all, or ``mask`` when the queries are the tokens.
     values : array, shape (n, T, v), optional
@@ -104,37 +119,12 @@ class TokenProblem:
     values: Array | None = None
 
     def __post_init__(self) -> None:
-        tokens = _finite("tokens", self.tokens, 3, "(n, T, d)")
+        tokens = _numbers("tokens", self.tokens, 3, "(n, T, d)")
         n, T, d = tokens.shape
         _require(n >= 1 and d >= 1, f"tokens has shape {tokens.shape}: it needs at least one sequence and d >= 1.")
         _require(
             T >= 2,
             f"tokens has T = {T} token per sequence: attention chooses among at least two; add tokens.",
-        )
-        labels = _finite("labels", self.labels, 1, "(n,)")
-        _require(
-            labels.shape == (n,),
-            f"labels has shape {labels.shape}; tokens has n = {n} sequences: give one label each.",
-        )
-        _require_labels(labels)
-        decoder = _finite("decoder", self.decoder, 1, "(d,)")
-        values = tokens if self.values is None else _finite("values", self.values, 3, "(n, T, v)")
-        _require(
-            values.shape[:2] == (n, T),
-            f"values has shape {values.shape}; expected ({n}, {T}, v) to go with the tokens.",
-        )
-        v = values.shape[2]
-        _require(
-            decoder.shape == (v,),
-            f"decoder has shape {decoder.shape}; it reads vectors of dimension {v}: give shape ({v},).",
-        )
-        queries = tokens[:, :1] if self.queries is None else np.asarray(self.queries, dtype=float)
-        if queries.ndim == 2:
-            queries = queries[:, None, :]
-        queries = _finite("queries", queries, 3, "(n, d) or (n, Q, d)")
-        _require(
-            queries.shape[0] == n and queries.shape[2] == d and queries.shape[1] >= 1,
-            f"queries has shape {queries.shape}; expected ({n}, {d}) or ({n}, Q, {d}) to go with tokens {tokens.shape}.",
         )
         mask = _bool_mask("mask", self.mask, (n, T))
         short = np.flatnonzero(mask.sum(axis=1) < 2)
@@ -142,13 +132,37 @@ class TokenProblem:
             short.size == 0,
             f"mask leaves fewer than two tokens in sequence(s) {_names(short)}: drop them or unmask tokens.",
         )
+        tokens = _existing("tokens", tokens, mask)
+        labels = _finite("labels", self.labels, 1, "(n,)")
+        _require(
+            labels.shape == (n,),
+            f"labels has shape {labels.shape}; tokens has n = {n} sequences: give one label each.",
+        )
+        _require_labels(labels)
+        decoder = _finite("decoder", self.decoder, 1, "(d,)")
+        values = tokens
+        if self.values is not None and self.values is not self.tokens:
+            values = _numbers("values", self.values, 3, "(n, T, v)")
+            _require(
+                values.shape[:2] == (n, T),
+                f"values has shape {values.shape}; expected ({n}, {T}, v) to go with the tokens.",
+            )
+            values = _existing("values", values, mask)
+        v = values.shape[2]
+        _require(
+            decoder.shape == (v,),
+            f"decoder has shape {decoder.shape}; it reads vectors of dimension {v}: give shape ({v},).",
+        )
+        queries = first_tokens(tokens, mask) if self.queries is None else np.asarray(self.queries, dtype=float)
+        if queries.ndim == 2:
+            queries = queries[:, None, :]
+        queries = _numbers("queries", queries, 3, "(n, d) or (n, Q, d)")
+        _require(
+            queries.shape[0] == n and queries.shape[2] == d and queries.shape[1] >= 1,
+            f"queries has shape {queries.shape}; expected ({n}, {d}) or ({n}, Q, {d}) to go with tokens {tokens.shape}.",
+        )
         query_mask = self.query_mask
-        if (
-            query_mask is None
-            and self.queries is not None
-            and queries.shape == tokens.shape
-            and np.array_equal(queries, tokens)
-        ):
+        if query_mask is None and self.queries is not None and are_the_tokens(queries, tokens, mask):
             query_mask = mask
         query_mask = _bool_mask("query_mask", query_mask, queries.shape[:2])
         empty = np.flatnonzero(query_mask.sum(axis=1) < 1)
@@ -156,17 +170,16 @@ class TokenProblem:
             empty.size == 0,
             f"query_mask leaves no query in sequence(s) {_names(empty)}: drop them or unmask a query.",
         )
-        tokens, values = (np.where(mask[:, :, None], array, 0.0) for array in (tokens, values))
+        queries = _existing("queries", queries, query_mask)
         for name, value in (
             ("tokens", tokens),
-            ("labels", labels),
-            ("decoder", decoder),
+            ("labels", labels.copy()),
+            ("decoder", decoder.copy()),
             ("queries", queries),
-            ("mask", mask),
-            ("query_mask", query_mask),
+            ("mask", mask.copy()),
+            ("query_mask", query_mask.copy()),
             ("values", values),
         ):
-            value = value.copy()
             value.setflags(write=False)
             object.__setattr__(self, name, value)
         self._check_ties()
@@ -237,8 +250,7 @@ class TokenProblem:
         )
         others = self.mask & (np.arange(self.T) != selection[:, None])
         i, q, t = np.nonzero(self.query_mask[:, :, None] & others[:, None, :])
-        difference = self.tokens[i, selection[i]] - self.tokens[i, t]
-        return Constraints(i, q, t, difference, self.queries[i, q], selection.copy())
+        return Constraints(i, q, t, selection.copy(), self.tokens, self.queries)
 
     @cached_property
     def feature_gram(self) -> Array:
@@ -281,13 +293,37 @@ def _names(indices: Array, most: int = 10) -> str:
     return shown if len(indices) <= most else f"{shown}, … ({len(indices)} in all)"
 
 
-def _finite(name: str, value: ArrayLike, ndim: int, shape: str) -> Array:
-    """`value` as a float array of `ndim` axes without NaN or infinity, or an error that names it."""
+def first_tokens(tokens: Array, mask: Array) -> Array:
+    """The first existing token of each sequence, shape (n, d): the default queries."""
+    return tokens[np.arange(len(tokens)), np.argmax(mask, axis=1)]
+
+
+def are_the_tokens(queries: Array, tokens: Array, mask: Array) -> bool:
+    """Whether queries of shape (n, Q, d) are the sequences' own tokens, whatever stands in the padding."""
+    return queries.shape == tokens.shape and np.array_equal(queries[mask], tokens[mask])
+
+
+def _numbers(name: str, value: ArrayLike, ndim: int, shape: str) -> Array:
+    """`value` as a float array of `ndim` axes, or an error that names it."""
     try:
         array = np.asarray(value, dtype=float)
     except (TypeError, ValueError) as error:
         raise InvalidProblemError(f"{name} is not an array of real numbers of shape {shape}: {error}.") from None
     _require(array.ndim == ndim, f"{name} has {array.ndim} axes, shape {array.shape}; expected shape {shape}.")
+    return array
+
+
+def _finite(name: str, value: ArrayLike, ndim: int, shape: str) -> Array:
+    """`value` as a float array of `ndim` axes without NaN or infinity, or an error that names it."""
+    return _require_finite(name, _numbers(name, value, ndim, shape))
+
+
+def _existing(name: str, array: Array, mask: Array) -> Array:
+    """A copy with zeros where the mask is False, whatever stood there; the rest must be finite."""
+    return _require_finite(name, np.where(mask[:, :, None], array, 0.0))
+
+
+def _require_finite(name: str, array: Array) -> Array:
     bad = np.argwhere(~np.isfinite(array))
     if len(bad):
         where = tuple(int(j) for j in bad[0])

@@ -150,8 +150,9 @@ def conditions(problem: TokenProblem, W: ArrayLike | None = None, *, rounding: f
     )  # fmt: skip
 
 
-def _worst_cosine(c: Constraints, block: int = 1024) -> tuple[float, int, int]:
+def _worst_cosine(c: Constraints, entries: int = 1 << 22) -> tuple[float, int, int]:
     """The smallest cosine between two constraints and its pair; by blocks of rows, so that N x N is never held."""
+    block = max(1, entries // len(c))
     tiny = np.finfo(float).tiny  # a zero constraint has cosine 0 with all
     difference, query = (
         v / np.maximum(np.linalg.norm(v, axis=1), tiny)[:, None] for v in (c.difference, c.query_vector)
@@ -222,7 +223,7 @@ def one_clock_bound(trajectory: Trajectory, svm: TokenSVM, *, start: int | None 
     with np.errstate(divide="ignore", invalid="ignore"):
         direction = np.where(low > 0.0, high / low, np.inf)
     direction = np.where(np.isnan(S), np.nan, direction)
-    return Bound(start, low, high, direction, np.log(problem.T - 1) - (rho * low - big * high))
+    return Bound(start, low, high, direction, np.log(problem.mask.sum(axis=1).max() - 1) - (rho * low - big * high))
 
 
 def sharp_order_bound(trajectory: Trajectory, svm: TokenSVM) -> tuple[float, Array]:

@@ -1,0 +1,63 @@
+"""All benchmarks: `make bench`; with ``BENCH=--record`` also the long ones, and all into ``record.json``.
+
+The scale chapter shows the record: these are the numbers that a build, which runs chapters side by side, cannot measure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+from pathlib import Path
+
+import large
+import speed
+import sweep
+
+RECORD = Path(__file__).with_name("record.json")
+
+
+def main() -> None:
+    """Print all, and write the record where it is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--record", action="store_true", help="also the long ones; write record.json")
+    record = parser.parse_args().record
+    step = large.step_record()  # first: the memory of the process is its own
+    say("(n, T, d) = {shape}: {step_ms:.1f} ms a step, its products {products_ms:.1f} ms, {peak_gib:.2f} GiB", step)
+    svms = []
+    for shape in [(200, 10, 64), (1250, 17, 64)][: 1 + record]:
+        svms.append(large.svm_record(*shape))
+        say(
+            "token SVM {shape}: N = {N}, {support} support vectors, {seconds:.1f} s, certificate {certificate:.1e}",
+            svms[-1],
+        )
+    workers = sweep.speed_up_record()
+    ratios = workers["speed_up"]
+    print(
+        f"a sweep with two workers instead of one: {workers['best']:.2f} times as fast by the least times (single pairs "
+        f"{min(ratios):.2f} to {max(ratios):.2f}, median {statistics.median(ratios):.2f}); {os.cpu_count()} cores, load {workers['load']:.1f}"
+    )
+    speed.main()
+    if record:
+        machine = {
+            "date": datetime.date.today().isoformat(),
+            "system": platform.system(),
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+        }
+        RECORD.write_text(
+            json.dumps({"machine": machine, "step": step, "svms": svms, "workers": workers}, indent=1) + "\n"
+        )
+
+
+def say(line: str, values: dict) -> None:
+    """Print a line at once: the next may take long."""
+    print(line.format(**values), flush=True)
+
+
+if __name__ == "__main__":
+    main()
