@@ -4,6 +4,7 @@ import json
 
 import nbformat
 from companion import page
+from companion.claims import MIME
 from companion.numbers import PREFIX
 from companion.paths import BOOK, HTML
 from companion.toc import title
@@ -14,8 +15,13 @@ def test_a_run_is_said_to_be_one_and_links_to_the_built_book(tmp_path):
     text = "# Title\n\nSee [](exact-constants.ipynb) and [](../extending.md), {cite}`wu2023implicit`."
     chapter, target = BOOK / "neighbours" / "chapter.ipynb", tmp_path / "neighbours" / "chapter-1.html"
     chapter_link = text.replace("exact", "../exact")
-    done = page._alone({"cells": [{"cell_type": "markdown", "source": chapter_link}]}, chapter, target)
-    first, last = done["cells"]
+    data = {MIME: {}, "text/html": '<a href="../claims.html#row-x">x</a>'}
+    cells = [
+        {"cell_type": "markdown", "source": chapter_link},
+        {"cell_type": "code", "source": "", "outputs": [{"data": data}]},
+    ]
+    first, claims, last = page._alone({"cells": cells}, chapter, target)["cells"]
+    assert f'{HTML.name}/book/claims.html#row-x"' in claims["outputs"][0]["data"]["text/html"]
     assert first["source"].startswith("# Title\n\n```{note}")
     assert f'{HTML.name}/book/exact-constants.html">{title(BOOK / "exact-constants.ipynb")}</a>' in first["source"]
     assert "[](" not in first["source"]

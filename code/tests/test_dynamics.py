@@ -79,6 +79,19 @@ def test_gradient_direction_against_many_digits(size, digits, loss):
     )
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("scores", ["equal", "gaussian"])
+@pytest.mark.parametrize(
+    "mu", [[-1000, -999, -999.5, 5, 3, 2], [-1000, -1000, -1000, 5, 3, 2], [-1000, -999, -1000, -950, -949, 3]]
+)
+def test_gradient_direction_where_wrong_tokens_are_in_the_lead(mu, scores, loss):
+    """Tokens that score alike exert no force on each other: what is left is e^-1000 times smaller, and still exact."""
+    problem = gaussian(2, 4, 60, seed=1, scores=scores)
+    W = problem.constraints.combine(np.linalg.solve(problem.constraints.gram, np.array(mu, dtype=float)))
+    exact = gradient_direction(problem, W, loss, digits=1000)
+    assert np.linalg.norm(engine_direction(problem, W, loss) - exact) < 1e-11
+
+
 def test_plain_gradient_is_wrong_where_the_engine_is_right():
     problem = gaussian(2, 3, 12, seed=0)
     W = 60 * solve_token_svm(problem).W

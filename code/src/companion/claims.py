@@ -29,6 +29,9 @@ RESULTS = {
     "global-convergence": ("global-convergence", "thm-global"),
     "sharp-constant": ("exact-constants", "thm-sharp-constant"),
     "rate table": ("exact-constants", "thm-sharp-constant"),
+    "settling": ("exact-constants", "prop-settling"),
+    "loss-gap": ("finite-time-rates", "cor-loss-gap"),
+    "settled-direction": ("real-data", "prop-real-settled"),
     "edge": ("edge-of-stability", "thm-edge"),
     "sparsification": ("sparsification", "thm-sparse"),
     "joint-training": ("joint-training", "thm-joint"),
@@ -40,6 +43,7 @@ RESULTS = {
     "what the certificate guarantees": ("scale", "thm-certificate"),
     "gradient identity": ("model", "lem-model-gradient"),
     "the gradient is a combination of constraints": ("model", "lem-model-gradient"),
+    "log-scale": ("numerics", "prop-logscale"),
     "numerics": ("numerics", "prop-logscale"),
     "full self-attention": ("self-attention", "prop-self"),
 }

@@ -11,10 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from companion.claims import MIME
 from companion.paths import BOOK, HTML, ROOT, RUNS
 from companion.toc import title
 
 LINK = re.compile(r"\[\]\(([\w./-]+)\.(ipynb|md)\)")
+HREF = re.compile(r'(?<=href=")([\w./-]+)\.html(?=[#"])')  # of claims, relative to the chapter
 PARTS = ("_static", "_images", "_sphinx_design_static")
 NOTE = """
 ```{note}
@@ -59,14 +61,20 @@ def render_page(notebook: Path, chapter: Path, runs: Path = RUNS) -> Path:
 def _alone(notebook: dict, chapter: Path, target: Path) -> dict:
     """`notebook` with a note below its title, its links to other chapters turned to the built book, and references."""
 
+    def address(name: str) -> str:
+        other = HTML / (chapter.parent / f"{name}.html").resolve().relative_to(ROOT)
+        return Path(os.path.relpath(other, target.parent)).as_posix()
+
     def link(match: re.Match) -> str:
-        other = (chapter.parent / f"{match[1]}.{match[2]}").resolve()
-        page = HTML / other.relative_to(ROOT).with_suffix(".html")
-        return f'<a href="{Path(os.path.relpath(page, target.parent)).as_posix()}">{title(other)}</a>'
+        return f'<a href="{address(match[1])}">{title(chapter.parent / f"{match[1]}.{match[2]}")}</a>'
 
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             cell["source"] = LINK.sub(link, "".join(cell["source"]))
+        for output in cell.get("outputs", []):
+            if MIME in output.get("data", {}):
+                shown = "".join(output["data"]["text/html"])
+                output["data"]["text/html"] = HREF.sub(lambda match: address(match[1]), shown)
     first = notebook["cells"][0]
     head, _, rest = "".join(first["source"]).partition("\n")
     first["source"] = f"{head}\n{NOTE}{rest}"

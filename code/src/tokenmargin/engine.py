@@ -1,11 +1,13 @@
 """Compiled kernels: the gradient's weights in log scale, and steps in coefficient form.
 
-The arithmetic is exact at any ||W||. Per query let k = argmax_t a_t. With one shared c = max over all queries and
-t != k of (a_t - a_k) <= 0 and e_t = exp(a_t - a_k - c), the attention is s_t = e^c e_t / S, S = 1 + e^c sum e_t, and
+The arithmetic is exact at any ||W||. Per query let k = argmax_t a_t. With one shared c = max of (a_t - a_k) <= 0 over all
+queries and tokens t with gamma_t != gamma_k, and e_t = exp(a_t - a_k - c), the attention of such a token is
+s_t = e^c e_t / S, S = sum_{gamma_t = gamma_k} e^(a_t - a_k) + e^c sum e_t, and
 
-    gamma_k - m = e^c sum_{t != k} e_t (gamma_k - gamma_t) / S
+    gamma_k - m = e^c sum_{gamma_t != gamma_k} e_t (gamma_k - gamma_t) / S
 
-has no cancellation. The gradient is e^c times an array of order one; normalised rules never need e^c itself.
+is e^c times a number of order one, without cancellation where all queries attend to their optimal token. So is the whole
+gradient; normalised rules never need e^c itself.
 """
 
 from __future__ import annotations
@@ -62,17 +64,30 @@ class Layout:
 
 
 @njit(cache=True)
-def shared_exponent(mu, start):
-    """c = max over rows and tokens other than the row's argmax of (a_t - a_argmax); a_opt = 0, a_k = -mu_k."""
+def top_token(mu, start, r):
+    """The most attended token of row r: its constraint, or -1 for the optimal token; and its mu (0 for the optimal)."""
+    low, top = 0.0, -1
+    for k in range(start[r], start[r + 1]):
+        if mu[k] < low:
+            low, top = mu[k], k
+    return low, top
+
+
+@njit(cache=True)
+def shared_exponent(mu, start, score_gap):
+    """c = max of (a_t - a_top) over rows and tokens t whose score differs from that of the row's top token.
+
+    Tokens that score as the top one, exactly, exert no force of their own: with them c could be of order one while all
+    forces underflow.
+    """
     c = -np.inf
     for r in range(len(start) - 1):
-        first, second = 0.0, np.inf  # the two smallest of {0, mu_k}
+        low, top = top_token(mu, start, r)
+        if top >= 0:
+            c = max(c, low)  # the optimal token
         for k in range(start[r], start[r + 1]):
-            if mu[k] < first:
-                first, second = mu[k], first
-            elif mu[k] < second:
-                second = mu[k]
-        c = max(c, first - second)
+            if top < 0 or score_gap[k] != score_gap[top]:
+                c = max(c, low - mu[k])
     return c
 
 
@@ -89,19 +104,23 @@ def loss_gap_ratio(delta, gamma, exponential):
 def scaled_weights(mu, start, sequence, weight, score_gap, optimal_score, exponential, p):
     """Fill p with e^-c p_k, the weights of the constraints in -grad L = sum p_k V_k; return (c, log(L - L*))."""
     n = len(optimal_score)
-    c = shared_exponent(mu, start)
+    c = shared_exponent(mu, start, score_gap)
     ec = math.exp(c)
     short = np.zeros(n)  # sum_q weight (gamma_opt - gamma_top): zero where every query attends to the optimal token
     scaled = np.zeros(n)  # e^-c sum_q weight (gamma_top - m_q)
     for r in range(len(start) - 1):
-        low, top = 0.0, -1  # the argmax token: -1 is the optimal one
-        for k in range(start[r], start[r + 1]):
-            if mu[k] < low:
-                low, top = mu[k], k
+        low, top = top_token(mu, start, r)
         gap_top = 0.0 if top < 0 else score_gap[top]
-        total, drop = 0.0, 0.0
+        same, total, drop = (
+            1.0,
+            0.0,
+            0.0,
+        )  # sums of e^(a_t - a_top): of the top token's score, and e^-c times the others'
         for k in range(start[r], start[r + 1]):
-            if k != top:
+            if score_gap[k] == gap_top:
+                p[k] = math.exp(low - mu[k])
+                same += p[k] if k != top else 0.0
+            else:
                 p[k] = math.exp(low - mu[k] - c)
                 total += p[k]
                 drop += p[k] * (score_gap[k] - gap_top)
@@ -109,13 +128,13 @@ def scaled_weights(mu, start, sequence, weight, score_gap, optimal_score, expone
             e_opt = math.exp(low - c)
             total += e_opt
             drop -= e_opt * gap_top
-        S = 1.0 + ec * total
+        S = same + ec * total
         drop /= S
         for k in range(start[r], start[r + 1]):
-            if k != top:
-                p[k] *= weight[r] / S * (score_gap[k] - gap_top - ec * drop)
+            if score_gap[k] == gap_top:
+                p[k] *= -weight[r] * drop / S
             else:
-                p[k] = -weight[r] * drop / S
+                p[k] *= weight[r] / S * (score_gap[k] - gap_top - ec * drop)
         short[sequence[r]] += weight[r] * gap_top
         scaled[sequence[r]] += weight[r] * drop
     saturated = short.max() == 0.0
