@@ -35,7 +35,7 @@ def test_a_negative_power_of_ten_keeps_its_sign():
 
 
 @pytest.mark.parametrize(
-    ("value", "fmt", "read"), [(8400, ",d", "8,400"), (1.0, ".4f", "1.0000"), ("a 'b'", "", "a 'b'")]
+    ("value", "fmt", "read"), [(8400, ",d", "8\u202f400"), (1.0, ".4f", "1.0000"), ("a 'b'", "", "a 'b'")]
 )
 def test_the_role_that_reads_a_number_shows_it_as_it_was_put(value, fmt, read, monkeypatch):
     shown = []

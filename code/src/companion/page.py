@@ -62,8 +62,8 @@ def _alone(notebook: dict, chapter: Path, target: Path) -> dict:
     """`notebook` with a note below its title, its links to other chapters turned to the built book, and references."""
 
     def address(name: str) -> str:
-        other = HTML / (chapter.parent / f"{name}.html").resolve().relative_to(ROOT)
-        return Path(os.path.relpath(other, target.parent)).as_posix()
+        other = Path(os.path.relpath(chapter.parent / f"{name}.html", BOOK))
+        return Path(os.path.relpath(HTML / "book" / other, target.parent)).as_posix()
 
     def link(match: re.Match) -> str:
         return f'<a href="{address(match[1])}">{title(chapter.parent / f"{match[1]}.{match[2]}")}</a>'
