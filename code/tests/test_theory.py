@@ -183,6 +183,27 @@ def test_the_transverse_operator_has_the_curvatures_and_keeps_to_the_plane():
     assert (svm.constraints.gram @ svm.duals) @ (operator @ r) == pytest.approx(0.0, abs=1e-10)
 
 
+@pytest.mark.parametrize("d", [24, 60])
+def test_the_proved_step_is_never_beyond_the_edge(d):
+    for seed in range(10):
+        svm = solve_token_svm(gaussian(5, 4, d, seed=seed, scores="gaussian"))
+        assert theory.proved_step(svm) <= theory.stability_threshold(svm) * (1 + 1e-12)
+
+
+def test_the_proved_step_is_the_edge_for_two_orthogonal_constraints():
+    svm = solve_token_svm(orthogonal(2, 2, 4, seed=0))
+    assert theory.proved_step(svm) == pytest.approx(theory.stability_threshold(svm))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_steps_below_the_proved_one_settle_from_far_away(seed):
+    problem = gaussian(4, 3, 60, seed=seed)
+    svm = solve_token_svm(problem)
+    W0 = 20.0 * np.random.default_rng(seed).standard_normal((60, 60)) / 60.0
+    run = train(problem, NormalizedGD(0.95 * theory.proved_step(svm)), 5000, W0, record=[5000])
+    assert residual_parts(run, svm)[0][-1] == pytest.approx(theory.e_active(problem, svm), rel=1e-8)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_residual_settles_at_the_predicted_pace(seed):
     """Just before rounding, each step shrinks the distance to R_inf by the contraction factor."""

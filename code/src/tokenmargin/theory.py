@@ -355,6 +355,16 @@ def contraction(svm: TokenSVM, h: float) -> float:
     return float(np.abs(1.0 - h * svm.margin * _require_modes(svm)).max())
 
 
+def proved_step(svm: TokenSVM) -> float:
+    """8 rho/D^2, D = max ||V_k - V_l||_F over the support vectors: shorter steps are proved to settle (sharp-constant theorem).
+
+    Never above the edge h*, the longest step that can; infinite for a single constraint.
+    """
+    gram, _ = _active(svm)
+    square = np.diag(gram)[:, None] + np.diag(gram) - 2.0 * gram
+    return float(8.0 * svm.margin / square.max()) if square.max() > 0.0 else np.inf
+
+
 def lambda_max(svm: TokenSVM) -> float:
     """Largest eigenvalue of H (edge theorem)."""
     return float(_require_modes(svm)[-1])
