@@ -9,7 +9,7 @@ JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
 ENVIRONMENT := .venv/.ready
 # Characters of code that a page shows without scrolling.
-COLUMN := 90
+COLUMN := 89
 EXECUTED := _build/executed
 WARM := _build/.warm
 SITE := _build/html/claims.json

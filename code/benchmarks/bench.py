@@ -11,6 +11,9 @@ import json
 import os
 import platform
 import statistics
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import large
@@ -25,11 +28,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--record", action="store_true", help="also the long ones; write record.json")
     record = parser.parse_args().record
-    step = large.step_record()  # first: the memory of the process is its own
+    step = alone(large.step_record)
     say("(n, T, d) = {shape}: {step_ms:.1f} ms a step, its products {products_ms:.1f} ms, {peak_gib:.2f} GiB", step)
     svms = []
     for shape in [(200, 10, 64), (1250, 17, 64)][: 1 + record]:
-        svms.append(large.svm_record(*shape))
+        svms.append(alone(large.svm_record, *shape))
         say(
             "token SVM {shape}: N = {N}, {support} support vectors, {seconds:.1f} s, certificate {certificate:.1e}",
             svms[-1],
@@ -53,6 +56,12 @@ def main() -> None:
         RECORD.write_text(
             json.dumps({"machine": machine, "step": step, "svms": svms, "workers": workers}, indent=1) + "\n"
         )
+
+
+def alone(function: Callable, *arguments: object) -> dict:
+    """The result of a call in a process of its own, so that the memory it reports is its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def say(line: str, values: dict) -> None:

@@ -137,6 +137,8 @@ class Claim:
     def expectation(self) -> str:
         """The prediction with its tolerance, as a reader reads it."""
         number, slack = self.number(self.predicted), text(self.tolerance)
+        if self.relation in ("close", "absolute") and not self.tolerance:
+            return f"exactly {number}"
         if self.relation == "close":
             return f"{number} ± {text(100 * self.tolerance)} %"
         if self.relation == "absolute":

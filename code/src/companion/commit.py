@@ -7,11 +7,11 @@ from pathlib import Path
 
 from companion.paths import BUILD, ROOT
 
-UNCOMMITTED = "uncommitted"
+UNCOMMITTED = "uncommitted changes"
 
 
 def current(root: Path = ROOT) -> str:
-    """Short hash of the last commit; ``uncommitted`` when tracked files differ from it or there is none."""
+    """Short hash of the last commit; ``uncommitted changes`` when tracked files differ from it or there is none."""
     try:
         changes = _git(root, "status", "--porcelain", "--untracked-files=no")
         return UNCOMMITTED if changes else _git(root, "rev-parse", "--short=10", "HEAD")

@@ -15,6 +15,7 @@ def text(value: object, fmt: str = ".3g") -> str:
         return value
     mantissa, mark, exponent = format(value, fmt).partition("e")
     mantissa = mantissa.replace("-", "−").replace(",", "\u202f")
+    mantissa = mantissa.rstrip(".")
     if not mark:
         return mantissa
     power = f"10{str(int(exponent)).translate(SUPERSCRIPTS)}"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -13,7 +14,9 @@ import time
 from pathlib import Path
 
 from companion.check_site import check
-from companion.paths import BUILD, HTML, ROOT, relative
+from companion.claims_page import summary
+from companion.paths import BUILD, CLAIMS, HTML, ROOT, relative
+from companion.toc import documents
 
 WORK = BUILD / "render"
 
@@ -63,7 +66,9 @@ def main() -> int:
         print(f"\nFAILED rendering\n{problem}\nThe last good pages are untouched.\n", file=sys.stderr)
         return 1
     swap(pages)
-    print(f"  {'rendered':<34} {len(list(HTML.rglob('*.html'))):>7} pages {time.perf_counter() - start:7.1f} s")
+    print(f"  {'rendered':<34} {len(documents()):>7} pages {time.perf_counter() - start:7.1f} s")
+    if CLAIMS.exists():
+        print(f"  {summary(json.loads(CLAIMS.read_text()))}")
     return 0
 
 

@@ -41,11 +41,11 @@ def find(name: str) -> Path:
     return path
 
 
-def fallen(notebook: Path) -> list[str]:
-    """Ids of the claims of an executed notebook that do not hold."""
+def claims_of(notebook: Path) -> dict[str, bool]:
+    """Which claims of an executed notebook hold, by id."""
     cells = json.loads(notebook.read_text())["cells"]
     outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
-    return [data[MIME]["id"] for data in outputs if MIME in data and not data[MIME]["holds"]]
+    return {data[MIME]["id"]: data[MIME]["holds"] for data in outputs if MIME in data}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,8 +63,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (NotebookFailed, ValueError, FileNotFoundError) as problem:
         print(shown(problem), file=sys.stderr)
         return 1
-    if names := fallen(target):
+    verdicts = claims_of(target)
+    if names := [id for id, holds in verdicts.items() if not holds]:
         print(f"With these parameters {len(names)} of its claims do not hold: {', '.join(names)}")
+    elif verdicts:
+        print(f"With these parameters all {len(verdicts)} of its claims hold.")
     print(f"The executed notebook is {relative(target)}\nIts page is {relative(render_page(target, source, RUNS))}")
     return 0
 
