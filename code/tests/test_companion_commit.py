@@ -21,16 +21,17 @@ def test_a_clean_tree_shows_its_hash(repository):
     ).stdout
     assert full.startswith(commit.current(repository))
     assert len(commit.current(repository)) == 10
+    assert commit.shown(repository) == f"commit {commit.current(repository)}"
 
 
 def test_a_changed_file_shows(repository):
     (repository / "file").write_text("2")
-    assert commit.current(repository) == "uncommitted"
+    assert commit.current(repository) == commit.shown(repository) == commit.UNCOMMITTED
 
 
 def test_without_a_repository_there_is_no_hash(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert commit.current(tmp_path) == "uncommitted"
+    assert commit.current(tmp_path) == commit.UNCOMMITTED
 
 
 def test_the_record_keeps_its_time_while_nothing_changes(repository, tmp_path):
@@ -41,4 +42,4 @@ def test_the_record_keeps_its_time_while_nothing_changes(repository, tmp_path):
     assert target.stat().st_mtime_ns == before
     (repository / "file").write_text("2")
     commit.record(repository, target)
-    assert target.read_text() == "uncommitted"
+    assert target.read_text() == commit.UNCOMMITTED

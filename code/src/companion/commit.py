@@ -19,6 +19,12 @@ def current(root: Path = ROOT) -> str:
         return UNCOMMITTED
 
 
+def shown(root: Path = ROOT) -> str:
+    """How the pages name it: ``commit 0123456789``, or ``uncommitted changes``."""
+    now = current(root)
+    return now if now == UNCOMMITTED else f"commit {now}"
+
+
 def _git(root: Path, *arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, text=True)
     return done.stdout.strip()

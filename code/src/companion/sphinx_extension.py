@@ -69,7 +69,7 @@ def _provenance(docname: str, name: str) -> str:
     return (
         f'<p class="provenance"><a href="{up}_sources/{docname}.ipynb" download>notebook</a> · '
         f'<a href="{stem}.svg" download>SVG</a> · <a href="{stem}.pdf" download>PDF</a> · '
-        f"<span>commit {commit.current()}</span></p>"
+        f"<span>{commit.shown()}</span></p>"
     )
 
 
