@@ -64,6 +64,30 @@ def test_kappa_is_infinite_where_the_entry_condition_fails():
     assert np.isfinite(theory.kappa(problem, np.full(2, 5.0)))
 
 
+@pytest.mark.parametrize(("scores", "mu"), [((1.0, 0.002, 0.0), (-8.0, -7.0)), ((1e-4, 5e-5, 0.0), (-8.0, -7.0))])
+def test_entry_slack_tells_nearly_equal_scores_from_equal_ones(scores, mu):
+    """A runner-up in the lead whose score is hardly above the last one's: (E) fails, if only by a little."""
+    problem = TokenProblem(np.eye(3)[None], np.ones(1), np.array(scores))
+    e = np.exp(-np.array([0.0, *mu]))
+    m = e @ np.array(scores) / e.sum()
+    assert theory.entry_slack(problem, np.array(mu)) == pytest.approx(m - np.array(scores[1:]), rel=1e-9)
+    assert theory.entry_slack(problem, np.array(mu)).min() < 0.0
+    assert theory.kappa(problem, np.array(mu)) == np.inf
+
+
+def test_a_zero_constraint_is_not_acute():
+    tokens = np.array([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
+    problem = TokenProblem(tokens, np.ones(1), np.ones(1), values=np.array([[[1.0], [0.0], [0.0]]]))
+    assert not theory.conditions(problem).acute
+
+
+def test_a_cap_limits_the_law_of_polyak():
+    problem = orthogonal(2, 2, 4, seed=0)
+    svm = solve_token_svm(problem)
+    cap = 0.25 * svm.norm
+    assert theory.rates(problem, svm, Polyak(0.5, cap=cap), 100).norm == pytest.approx([100 * cap])
+
+
 def test_conditions_name_what_fails():
     good = theory.conditions(orthogonal(3, 3, 9, seed=0))
     assert good.equal_scores

@@ -79,9 +79,10 @@ def entry_slack(problem: TokenProblem, margins: ArrayLike) -> Array:
     gaps = score_gaps(problem)
     off = np.exp(-mu - np.logaddexp(0.0, _log_sum_exp(-mu, row, rows))[row])  # s_t
     short = np.bincount(row, off * gaps, rows)
-    equal = np.isclose(
-        np.bincount(row, gaps**2, rows) * np.bincount(row, minlength=rows), np.bincount(row, gaps, rows) ** 2
-    )
+    least, largest = np.full(rows, np.inf), np.zeros(rows)
+    np.minimum.at(least, row, gaps)
+    np.maximum.at(largest, row, gaps)
+    equal = largest - np.minimum(least, largest) <= 1e-12 * largest
     exact = share[row] * gaps  # m - gamma_t under equal off-scores, without cancellation
     return np.where(equal[row], exact, gaps - short[row])
 
@@ -108,7 +109,7 @@ class Conditions:
     score_spread : float
         Largest spread of the off-scores of one sequence; `worst_sequence` is where.
     acute : bool
-        (A): <V_k, V_l> >= 0 for all pairs.
+        (A): <V_k, V_l> >= 0 for all pairs, and no V_k is zero.
     cosine : float
         Smallest cosine between two constraints; `worst_pair` is the pair (k, l).
     entered : bool
@@ -145,7 +146,7 @@ def conditions(problem: TokenProblem, W: ArrayLike | None = None, *, rounding: f
     slack = entry_slack(problem, mu)
     return Conditions(
         bool(spread.max() <= rounding), float(spread.max()), int(spread.argmax()),
-        bool(cosine >= -rounding), cosine, (k, l),
+        bool(cosine >= -rounding and c.norms.min() > 0.0), cosine, (k, l),
         bool(slack.min() > 0.0), float(slack.min()), int(slack.argmin()),
     )  # fmt: skip
 
@@ -450,7 +451,7 @@ def _normalized_norm(svm: TokenSVM, step: Step, t: Array) -> Array:
     if isinstance(step, NormalizedGD) and step.decay < 1.0:
         return step.eta * t ** (1.0 - step.decay) / (1.0 - step.decay)
     if isinstance(step, Polyak):
-        return step.theta * svm.norm * t
+        return min(step.theta * svm.norm, step.cap or np.inf) * t
     raise AssumptionError(
         f"no law is known here for {step!r}: use GradientDescent, NormalizedGD with decay < 1, or Polyak."
     )
