@@ -6,12 +6,11 @@ Times are of the processor, on one core, so that other work on the machine matte
 from __future__ import annotations
 
 import resource
-import statistics
 import sys
 import time
-from collections.abc import Callable
 
 import numpy as np
+from speed import median_seconds
 from tokenmargin.datasets import gaussian, taught
 from tokenmargin.dynamics import train
 from tokenmargin.problem import TokenProblem
@@ -21,23 +20,12 @@ from tokenmargin.svm import solve_token_svm
 UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 
 
-def median_seconds(run: Callable[[], object], runs: int = 7) -> float:
-    """Median processor time of `run`, after one call that warms up."""
-    run()
-    times = []
-    for _ in range(runs):
-        start = time.process_time()
-        run()
-        times.append(time.process_time() - start)
-    return statistics.median(times)
-
-
 def step_seconds(problem: TokenProblem, steps: int = 20) -> float:
     """Seconds of one step of the matrix form: a run less a run of one step, which sets up and records as much."""
     rule = NormalizedGD(0.05)
 
     def run(k: int) -> float:
-        return median_seconds(lambda: train(problem, rule, k, record=[k], form="matrix"), 3)
+        return median_seconds(lambda: train(problem, rule, k, record=[k], form="matrix"), 3, time.process_time)
 
     return (run(steps + 1) - run(1)) / steps
 
@@ -55,7 +43,7 @@ def product_seconds(problem: TokenProblem) -> float:
         force @ X
         turned.reshape(-1, d).T @ Z
 
-    return median_seconds(products)
+    return median_seconds(products, 7, time.process_time)
 
 
 def peak() -> float:
