@@ -1,7 +1,7 @@
 """Check the built pages: dead links and anchors, anything loaded from outside, figures without caption or alt text,
 markup that was not rendered, numbers that are none, and outputs that tell of an error.
 
-``python -m companion.check_site _build/html``
+``python -m companion.build.check_site _build/html``
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from companion.paths import ROOT
+from companion.build.paths import ROOT
 
 LOADING = {("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("video", "src"), ("audio", "src")}
 LOADING |= {("embed", "src"), ("object", "data"), ("image", "href"), ("image", "xlink:href")}

@@ -1,6 +1,6 @@
 """The README's line of claims, between its two markers, and its picture, from the built book.
 
-``python -m companion.badge`` writes both; with ``--check`` it only says whether the line is up to date.
+``python -m companion.build.badge`` writes both; with ``--check`` it only says whether the line is up to date.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import re
 import shutil
 import sys
 
-from companion.claims_page import summary
-from companion.paths import BOOK, CLAIMS, HTML, README
+from companion.build.claims_table import summary
+from companion.build.paths import BOOK, CLAIMS, HTML, README
 
 PICTURE = "fig-overview.svg"
 

@@ -15,9 +15,9 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.fileutil import copy_asset
 
-from companion import commit
-from companion.claims import MIME
-from companion.paths import CLAIMS, EXECUTED, ROOT
+from companion.build import commit
+from companion.build.paths import CLAIMS, EXECUTED, ROOT
+from companion.chapter.claims import MIME
 
 FORMATS = {"svg": "image/svg+xml", "pdf": "application/pdf"}
 MATHJAX = ("tex-chtml.js", "input/tex/extensions", "output/chtml/fonts")

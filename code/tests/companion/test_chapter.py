@@ -7,8 +7,9 @@ import matplotlib as mpl
 import nbformat
 import numpy as np
 import pytest
-from companion import clean, figures, numbers, run, sphinx_extension
-from companion.claims import MIME
+from companion.build import clean, run, sphinx_extension
+from companion.chapter import figures, numbers
+from companion.chapter.claims import MIME
 from matplotlib.figure import Figure
 from myst_nb.core.variables import format_plain_text
 
@@ -112,7 +113,7 @@ def test_a_run_reports_claims_that_fall_with_its_parameters(tmp_path, monkeypatc
     monkeypatch.setattr(run, "RUNS", tmp_path / "runs")
     monkeypatch.setenv("COMPANION_CLAIMS", "")
     parameters = nbformat.v4.new_code_cell("n = 3  # points", metadata={"tags": ["parameters"]})
-    code = "from companion.claims import claim\nclaim('three', 'Three.', source='abstract', predicted=3, measured=n)"
+    code = "from companion.chapter.claims import claim\nclaim('three', 'Three.', source='abstract', predicted=3, measured=n)"
     book = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(code)])
     nbformat.write(book, tmp_path / "toy.ipynb")
     assert run.main(["toy", "-p", "n", "4"]) == 0

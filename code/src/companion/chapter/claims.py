@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from companion.numbers import text
-from companion.paths import BOOK
+from companion.chapter.numbers import text
+from companion.chapter.paths import BOOK
 
 SOURCES = {
     "abstract": "the paper's abstract",

@@ -1,6 +1,6 @@
 """Render the executed book from scratch, check it, and only then put it in the place of the last good one.
 
-``python -m companion.render``. Sphinx's cache is not used: with it a second run passes although the first one failed.
+``python -m companion.build.render``. Sphinx's cache is not used: with it a second run passes although the first one failed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import sys
 import time
 from pathlib import Path
 
-from companion.check_site import check
-from companion.claims_page import summary
-from companion.paths import BUILD, CLAIMS, HTML, ROOT, relative
-from companion.toc import documents
+from companion.build.check_site import check
+from companion.build.claims_table import summary
+from companion.build.paths import BUILD, CLAIMS, HTML, ROOT, relative
+from companion.build.toc import documents
 
 WORK = BUILD / "render"
 

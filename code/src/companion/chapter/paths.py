@@ -1,19 +1,14 @@
-"""Where things are. Every path of the book's machinery starts here."""
+"""Where a chapter finds and leaves files."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 BOOK = ROOT / "book"
-SOURCES = ROOT / "code" / "src"
 BUILD = ROOT / "_build"
-EXECUTED = BUILD / "executed"
 RUNS = BUILD / "runs"
-HTML = BUILD / "html"
-CLAIMS = EXECUTED / "claims.json"
-README = ROOT / "README.md"
 
 
 def relative(path: Path) -> str:

@@ -3,11 +3,11 @@
 import json
 
 import nbformat
-from companion import page
-from companion.claims import MIME
-from companion.numbers import PREFIX
-from companion.paths import BOOK, HTML
-from companion.toc import title
+from companion.build import page
+from companion.build.paths import BOOK, HTML
+from companion.build.toc import title
+from companion.chapter.claims import MIME
+from companion.chapter.numbers import PREFIX
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 

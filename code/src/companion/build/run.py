@@ -1,4 +1,4 @@
-"""Execute one chapter with changed parameters: ``python -m companion.run NOTEBOOK [-p name value ...]``.
+"""Execute one chapter with changed parameters: ``python -m companion.build.run NOTEBOOK [-p name value ...]``.
 
 The book is not touched: the executed notebook and its page go to ``_build/runs/``. A claim that does not hold with the
 changed parameters is reported, not an error: what it says is a finding here.
@@ -13,10 +13,10 @@ import os
 import sys
 from pathlib import Path
 
-from companion.claims import MIME, REPORT
-from companion.execute import NotebookFailed, execute, shown
-from companion.page import render_page
-from companion.paths import BOOK, RUNS, relative
+from companion.build.execute import NotebookFailed, execute, shown
+from companion.build.page import render_page
+from companion.build.paths import BOOK, RUNS, relative
+from companion.chapter.claims import MIME, REPORT
 
 
 def target_of(name: str, given: dict[str, str]) -> Path:
@@ -50,7 +50,7 @@ def claims_of(notebook: Path) -> dict[str, bool]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="companion.run", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="companion.build.run", description=__doc__.splitlines()[0])
     parser.add_argument("notebook")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     options = parser.parse_args(arguments)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from companion.claims import MIME, NAMED, SOURCES, address, prose, source_html
-from companion.paths import BOOK, CLAIMS, EXECUTED, ROOT
-from companion.toc import notebooks
+from companion.build.paths import BOOK, CLAIMS, EXECUTED, ROOT
+from companion.build.toc import notebooks
+from companion.chapter.claims import MIME, NAMED, SOURCES, address, prose, source_html
 
 
 class DuplicateClaim(ValueError):
@@ -79,7 +79,7 @@ class Sentence:
     key : str
         Pattern that the source of a claim of kind ``abstract`` has.
     theorems : tuple of str
-        Names in `companion.claims.RESULTS` under which the companion states and proves it.
+        Names in `companion.chapter.claims.RESULTS` under which the companion states and proves it.
     """
 
     title: str

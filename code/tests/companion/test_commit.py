@@ -3,7 +3,7 @@
 import subprocess
 
 import pytest
-from companion import commit
+from companion.build import commit
 
 
 @pytest.fixture

@@ -4,9 +4,8 @@ import json
 import math
 
 import pytest
-from companion import badge, claims
-from companion.claims import MIME, RELATIONS, RESULTS, Claim, ClaimDoesNotHold, ClaimIsMalformed, claim, source_html
-from companion.claims_page import (
+from companion.build import badge
+from companion.build.claims_table import (
     ABSTRACT,
     DuplicateClaim,
     State,
@@ -17,7 +16,18 @@ from companion.claims_page import (
     summary,
     write,
 )
-from companion.paths import BOOK
+from companion.build.paths import BOOK
+from companion.chapter import claims
+from companion.chapter.claims import (
+    MIME,
+    RELATIONS,
+    RESULTS,
+    Claim,
+    ClaimDoesNotHold,
+    ClaimIsMalformed,
+    claim,
+    source_html,
+)
 
 GOOD = {
     "id": "one",

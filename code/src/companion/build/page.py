@@ -11,9 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from companion.claims import MIME
-from companion.paths import BOOK, HTML, ROOT, RUNS
-from companion.toc import title
+from companion.build.paths import BOOK, HTML, ROOT, RUNS
+from companion.build.toc import title
+from companion.chapter.claims import MIME
 
 LINK = re.compile(r"\[\]\(([\w./-]+)\.(ipynb|md)\)")
 HREF = re.compile(r'(?<=href=")([\w./-]+)\.html(?=[#"])')  # of claims, relative to the chapter

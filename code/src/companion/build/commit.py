@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from companion.paths import BUILD, ROOT
+from companion.build.paths import BUILD, ROOT, write_whole
 
 UNCOMMITTED = "uncommitted changes"
 
@@ -34,5 +34,4 @@ def record(root: Path = ROOT, target: Path = BUILD / "commit") -> None:
     """Write the commit into `target`, which keeps its time when nothing changed, so that Make renders only then."""
     now = current(root)
     if not target.exists() or target.read_text() != now:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(now)
+        write_whole(target, now)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from companion.paths import ROOT
+from companion.build.paths import ROOT
 
 
 def documents(root: Path = ROOT) -> list[str]:

@@ -1,9 +1,9 @@
 """The check of the built site: one page for each thing that may be wrong, and one on which all is well."""
 
 import pytest
-from companion import render
-from companion.check_site import check
-from companion.paths import ROOT
+from companion.build import render
+from companion.build.check_site import check
+from companion.build.paths import ROOT
 
 SOUND = """<html><head><link rel="stylesheet" href="_static/a.css"><script src="_static/a.js"></script></head>
 <body><a href="#here">x</a> <a href="sub/other.html#there">y</a> <a href="https://example.org">outside is fine</a>

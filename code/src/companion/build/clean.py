@@ -1,6 +1,6 @@
 """Committed notebooks are clean: no outputs, kernel python3, a stable id for each cell, parameters that can be read.
 
-``python -m companion.clean`` cleans them; with ``--check`` it only says which are not.
+``python -m companion.build.clean`` cleans them; with ``--check`` it only says which are not.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from companion.parameters import ParameterError, parameters_of
-from companion.paths import BOOK, relative
+from companion.build.parameters import ParameterError, parameters_of
+from companion.build.paths import BOOK, relative
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 

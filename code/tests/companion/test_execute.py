@@ -2,9 +2,9 @@
 
 import nbformat
 import pytest
-from companion import execute as gate
-from companion.execute import NotebookFailed, execute, main
-from companion.parameters import ParameterError
+from companion.build import execute as gate
+from companion.build.execute import NotebookFailed, execute, main
+from companion.build.parameters import ParameterError
 
 PARAMETERS = "seed = 0  # random seed\nstep = 0.5  # length of a step # in units of 1/rho\nname = 'a#b'  # which data"
 

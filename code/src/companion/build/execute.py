@@ -1,6 +1,6 @@
 """Execute one notebook with papermill, and let it through only when nothing went wrong.
 
-``python -m companion.execute SOURCE TARGET [-p name value ...]``
+``python -m companion.build.execute SOURCE TARGET [-p name value ...]``
 
 papermill lets a misspelled parameter, ``sys.exit(0)`` and anything on stderr pass, and Sphinx renders a stored traceback
 without complaint: so this step is the gate. A notebook that fails is kept as ``TARGET``'s ``.failed.ipynb``.
@@ -22,18 +22,10 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from companion.parameters import ParameterError, convert, parameters_of
-from companion.paths import BOOK, relative
+from companion.build.parameters import ParameterError, convert, parameters_of
+from companion.build.paths import BOOK, relative
+from companion.build.settings import ENVIRONMENT, KERNEL, LANGUAGE
 
-ENVIRONMENT = {
-    "OPENBLAS_NUM_THREADS": "1",  # notebooks run side by side: one thread each
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "PYTHONHASHSEED": "0",
-    "SOURCE_DATE_EPOCH": "0",  # figures carry no date: the same bytes on each execution
-    "JUPYTER_PREFER_ENV_PATH": "1",  # the python3 kernel of this environment, not the user's
-    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-}
 INJECTED = {"papermill-error-cell-tag", "injected-parameters"}
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -128,8 +120,8 @@ def _papermill(source: Path, failed: Path, values: dict, settings, progress: Pro
             source,
             failed,
             values,
-            kernel_name="python3",
-            language="python",
+            kernel_name=KERNEL,
+            language=LANGUAGE,
             cwd=source.resolve().parent,
             progress_bar=False,
             config=settings,
@@ -215,7 +207,7 @@ def _describe(cell: NotebookNode, index: int) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="companion.execute", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="companion.build.execute", description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
