@@ -13,6 +13,7 @@ from tokenmargin import highprecision, theory
 from tokenmargin.basins import adversarial_start, fate, separable
 from tokenmargin.datasets import gaussian
 from tokenmargin.dynamics import train
+from tokenmargin.errors import UnboundedStepError
 from tokenmargin.joint import train_joint
 from tokenmargin.measure import along, direction_error, residual_norm, selects, worst_off_attention
 from tokenmargin.npz import from_npz
@@ -22,7 +23,7 @@ from tokenmargin.stability import residual_sizes
 from tokenmargin.steps import GradientDescent, NormalizedGD, Polyak
 from tokenmargin.svm import solve_token_svm
 
-RULES = [GradientDescent(2.0), NormalizedGD(0.2), NormalizedGD(0.4, 0.5), Polyak(0.5)]
+RULES = [GradientDescent(2.0), NormalizedGD(0.2), NormalizedGD(0.4, 0.5), Polyak(0.5, cap=0.5)]
 FORMS = ["gram", "matrix", "reference"]
 GARBAGE = [0.0, 50.0, -1e6, np.nan, np.inf]
 pytestmark = pytest.mark.filterwarnings("ignore:Degrees of freedom:RuntimeWarning")
@@ -115,6 +116,24 @@ def test_engine(pair, rule, form, loss):
     same(run.log_attention, there, rtol=1e-8, atol=1e-9)
     same(worst_off_attention(run), worst_off_attention(masked), rtol=1e-7, atol=1e-9)
     assert selects(masked) == selects(run)
+
+
+@settings(max_examples=40, deadline=None)
+@given(twins(d=16), st.sampled_from([0.0, 1.0, 30.0, 1000.0]), st.sampled_from(["logistic", "exponential"]))
+def test_uncapped_polyak(pair, size, loss):
+    """From a saturated wrong token Polyak's step has no finite size: both twins refuse it, or take the same step.
+
+    One step only: without a cap the steps near the edge of stability amplify rounding, twins or not.
+    """
+    problem, other, _ = pair
+    W0 = size * np.random.default_rng(problem.n).standard_normal((problem.d, problem.d))
+    ends = []
+    for data in (problem, other):
+        try:
+            ends.append(train(data, Polyak(0.5), 1, W0, form="gram", loss=loss).path_length[-1])
+        except UnboundedStepError:
+            ends.append(np.inf)
+    same(ends[0], ends[1], rtol=1e-8)
 
 
 def test_many_digits():
