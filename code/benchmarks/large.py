@@ -11,11 +11,11 @@ import time
 
 import numpy as np
 from speed import median_seconds
-from tokenmargin.datasets import gaussian, taught
-from tokenmargin.dynamics import train
-from tokenmargin.problem import TokenProblem
-from tokenmargin.steps import NormalizedGD
-from tokenmargin.svm import solve_token_svm
+from tokenmargin.data.problem import TokenProblem
+from tokenmargin.data.synthetic import gaussian, taught
+from tokenmargin.margin.token_svm import solve_token_svm
+from tokenmargin.training.rules import NormalizedGD
+from tokenmargin.training.train import train
 
 UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 

@@ -9,10 +9,10 @@ import statistics
 import time
 from collections.abc import Callable
 
-from tokenmargin.datasets import gaussian
-from tokenmargin.dynamics import train
-from tokenmargin.steps import NormalizedGD
-from tokenmargin.svm import solve_token_svm
+from tokenmargin.data.synthetic import gaussian
+from tokenmargin.margin.token_svm import solve_token_svm
+from tokenmargin.training.rules import NormalizedGD
+from tokenmargin.training.train import train
 
 
 def median_seconds(run: Callable[[], object], runs: int, clock: Callable[[], float] = time.perf_counter) -> float:

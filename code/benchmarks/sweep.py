@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from tokenmargin.basins import selected_share
-from tokenmargin.sweep import sweep
+from tokenmargin.studies.basins import selected_share
+from tokenmargin.studies.sweep import sweep
 
 GRID = {
     "n": [4],

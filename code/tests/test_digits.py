@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from tokenmargin import datasets
-from tokenmargin.digits import accuracies, digit_images, held_out, on_pixels, patch_tokens, pictures
-from tokenmargin.svm import solve_token_svm
+from tokenmargin.data.digits import digit_images, held_out, on_pixels, patch_tokens, pictures
+from tokenmargin.margin.token_svm import solve_token_svm
+from tokenmargin.measures.selection import accuracies
+from tokenmargin.training.decoder import digit_problem
 
 
 def test_a_token_is_its_patch_and_its_place():
@@ -35,7 +36,7 @@ def test_split_is_disjoint_complete_and_labelled():
 
 
 def test_the_decoder_reads_the_training_images_and_stays_for_the_held_out_ones():
-    problem = datasets.digits((0, 1), 20, 4, seed=0, joint_steps=50)
+    problem = digit_problem((0, 1), 20, 4, seed=0, joint_steps=50)
     assert (problem.n, problem.T, problem.d, problem.Q) == (20, 4, 20, 1)
     assert (problem.optimal_scores > 0.0).all()
     rest = held_out(problem, (0, 1), seed=0)
@@ -45,7 +46,7 @@ def test_the_decoder_reads_the_training_images_and_stays_for_the_held_out_ones()
 
 @pytest.mark.parametrize("patches", [4, 16])
 def test_pictures_are_the_images_again(patches):
-    problem = datasets.digits((3, 8), 12, patches, seed=1, joint_steps=20)
+    problem = digit_problem((3, 8), 12, patches, seed=1, joint_steps=20)
     images, _, _, _ = digit_images((3, 8), 12, seed=1)
     np.testing.assert_array_equal(pictures(problem), images)
     ones = on_pixels(np.eye(patches)[3])
@@ -55,7 +56,7 @@ def test_pictures_are_the_images_again(patches):
 
 
 def test_accuracies():
-    problem = datasets.digits((0, 1), 20, 4, seed=0, joint_steps=50)
+    problem = digit_problem((0, 1), 20, 4, seed=0, joint_steps=50)
     svm = solve_token_svm(problem)
     assert accuracies(problem, 100 * svm.W) == (1.0, 1.0)
     prediction, choice = accuracies(problem, -100 * svm.W)

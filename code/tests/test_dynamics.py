@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenmargin import engine
-from tokenmargin.attention import gradient, loss_value
-from tokenmargin.datasets import gaussian, orthogonal
-from tokenmargin.dynamics import log_spaced, train
+from tokenmargin.data.problem import TokenProblem
+from tokenmargin.data.synthetic import gaussian, orthogonal
 from tokenmargin.errors import InvalidProblemError, UnboundedStepError
-from tokenmargin.highprecision import gradient_direction, normalized_gd
-from tokenmargin.measure import worst_off_attention
-from tokenmargin.problem import TokenProblem
-from tokenmargin.steps import GradientDescent, NormalizedGD, Polyak
-from tokenmargin.svm import solve_token_svm
+from tokenmargin.margin.token_svm import solve_token_svm
+from tokenmargin.measures.trajectory import worst_off_attention
+from tokenmargin.model.attention import gradient, loss_value
+from tokenmargin.model.highprecision import gradient_direction, normalized_gd
+from tokenmargin.training.kernels import layout_of, scaled_weights
+from tokenmargin.training.rules import GradientDescent, NormalizedGD, Polyak
+from tokenmargin.training.train import train
+from tokenmargin.training.trajectory import log_spaced
 
 RULES = [
     GradientDescent(2.0),
@@ -32,7 +33,7 @@ quick = settings(max_examples=12, deadline=None, derandomize=True)
 
 def engine_direction(problem, W, loss="logistic"):
     weights = np.empty(len(problem.constraints))
-    engine.scaled_weights(problem.constraints.margins(W), *engine.Layout.of(problem, loss).arrays(), weights)
+    scaled_weights(problem.constraints.margins(W), layout_of(problem, loss), weights)
     G = -problem.constraints.combine(weights)
     return G / np.linalg.norm(G)
 

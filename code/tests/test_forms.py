@@ -4,11 +4,12 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from tokenmargin.datasets import gaussian, taught
-from tokenmargin.dynamics import GRAM_BYTES, _choose, cost_per_step, gram_share, numbers_held, train
-from tokenmargin.problem import TokenProblem
-from tokenmargin.steps import GradientDescent, NormalizedGD, Polyak
-from tokenmargin.svm import solve_token_svm
+from tokenmargin.data.problem import TokenProblem
+from tokenmargin.data.synthetic import gaussian, taught
+from tokenmargin.margin.token_svm import solve_token_svm
+from tokenmargin.training.cost import GRAM_BYTES, cheaper_form, cost_per_step, gram_share, numbers_held
+from tokenmargin.training.rules import GradientDescent, NormalizedGD, Polyak
+from tokenmargin.training.train import train
 
 
 @pytest.mark.parametrize("step", [GradientDescent(1.0), NormalizedGD(0.1), NormalizedGD(0.5, decay=0.5), Polyak(0.5)])
@@ -35,11 +36,11 @@ def test_auto_takes_the_cheaper_form_that_fits():
     step = NormalizedGD(0.1)
     small, long, large = gaussian(5, 4, 100, seed=0), gaussian(20, 40, 16, seed=0), gaussian(3000, 6, 4, seed=0)
     assert cost_per_step(small) == {"gram": 15.0**2, "matrix": 2.0 * 5 * 100 * 104}
-    assert _choose(small, step) == "gram"
+    assert cheaper_form(small, step) == "gram"
     assert gram_share(long) > 1.0
-    assert _choose(long, step) == "matrix"
+    assert cheaper_form(long, step) == "matrix"
     assert 8 * cost_per_step(large)["gram"] > GRAM_BYTES
-    assert _choose(large, step) == "matrix"
+    assert cheaper_form(large, step) == "matrix"
     assert train(large, step, 2).matrices is not None
 
 

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 from scipy.special import softmax
-from tokenmargin import datasets
+from tokenmargin.data.sequences import Sequences
+from tokenmargin.data.synthetic import signal_plus_noise
 from tokenmargin.errors import InvalidProblemError
-from tokenmargin.joint import train_joint
+from tokenmargin.training.joint import train_joint
 
 
-def arrays(n=4, T=3, d=7, seed=0, noise=1.0):
-    data = datasets.signal_plus_noise(n, T, d, seed=seed, noise=noise)
-    return data.tokens, data.labels, data.queries[:, 0]
+def sequences(n=4, T=3, d=7, seed=0, noise=1.0):
+    return signal_plus_noise(n, T, d, seed=seed, noise=noise)
 
 
 def reference(X, y, Z, steps, eta0, decay, full, loss):
@@ -37,9 +37,9 @@ def reference(X, y, Z, steps, eta0, decay, full, loss):
 @pytest.mark.parametrize("loss", ["exponential", "logistic"])
 @pytest.mark.parametrize("decay", [0.0, 2 / 3])
 def test_joint_steps_agree_with_the_equations(normalizer, loss, decay):
-    data = arrays()
-    run = train_joint(*data, 25, eta0=0.3, decay=decay, normalizer=normalizer, loss=loss)
-    W, u = reference(*data, 25, 0.3, decay, normalizer == "full", loss)
+    data = sequences()
+    run = train_joint(data, 25, eta0=0.3, decay=decay, normalizer=normalizer, loss=loss)
+    W, u = reference(data.tokens, data.labels, data.queries[:, 0], 25, 0.3, decay, normalizer == "full", loss)
     np.testing.assert_allclose(run.W(), W, rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(run.u(), u, rtol=1e-9, atol=1e-11)
     assert run.norm_W[-1] == pytest.approx(np.linalg.norm(W), rel=1e-9)
@@ -50,7 +50,7 @@ def test_joint_steps_agree_with_the_equations(normalizer, loss, decay):
 
 
 def test_the_lengths_of_the_steps_are_the_prescribed_ones():
-    run = train_joint(*arrays(), 50, eta0=0.4, decay=0.5, record=np.arange(51))
+    run = train_joint(sequences(), 50, eta0=0.4, decay=0.5, record=np.arange(51))
     u = np.array([run.u(k) for k in range(51)])
     lengths = np.linalg.norm(np.diff(u, axis=0), axis=1)
     np.testing.assert_allclose(lengths, 0.4 * np.arange(1, 51) ** -0.5, rtol=1e-9)
@@ -58,8 +58,8 @@ def test_the_lengths_of_the_steps_are_the_prescribed_ones():
 
 
 def test_the_run_continues_where_loss_and_attention_underflow():
-    data = arrays(n=6, T=4, d=30)
-    run = train_joint(*data, 4000, eta0=1.0, decay=0.0, record=np.array([3000, 3999, 4000]))
+    data = sequences(n=6, T=4, d=30)
+    run = train_joint(data, 4000, eta0=1.0, decay=0.0, record=np.array([3000, 3999, 4000]))
     assert run.log_loss[-1] < -2000.0
     assert run.log_attention[-1].min() < -800.0
     assert np.linalg.norm(run.W(-1) - run.W(-2)) == pytest.approx(1.0, rel=1e-6)
@@ -69,8 +69,8 @@ def test_the_run_continues_where_loss_and_attention_underflow():
 @pytest.mark.parametrize("decay", [1 / 2, 2 / 3])
 def test_the_loss_over_the_path_length_tends_to_the_margin_of_the_selected_tokens(decay):
     """The law of the joint-training chapter, part (ii); part (i) along the way."""
-    data = datasets.signal_plus_noise(6, 4, 30, seed=1, noise=1.0)
-    run = train_joint(data.tokens, data.labels, data.queries[:, 0], 30_000, eta0=0.5, decay=decay)
+    data = signal_plus_noise(6, 4, 30, seed=1, noise=1.0)
+    run = train_joint(data, 30_000, eta0=0.5, decay=decay)
     path = np.cumsum(0.5 * np.arange(1, 30_001) ** -decay)[run.iterations[1:] - 1]
     assert (-run.log_loss[1:] <= np.linalg.norm(data.tokens, axis=2).max() * path + 1e-9).all()
     assert (run.log_attention[-1].argmax(axis=1) == data.optimal).all()
@@ -81,37 +81,34 @@ def test_the_loss_over_the_path_length_tends_to_the_margin_of_the_selected_token
 
 
 def test_padding_changes_nothing():
-    X, y, Z = arrays()
+    data = sequences()
+    X, y, Z = data.tokens, data.labels, data.queries
     padded = np.concatenate([X, np.full((4, 2, 7), 9.0)], axis=1)
     mask = np.ones((4, 5), dtype=bool)
     mask[:, 3:] = False
-    plain, masked = train_joint(X, y, Z, 40), train_joint(padded, y, Z, 40, mask=mask)
+    plain, masked = train_joint(data, 40), train_joint(Sequences(padded, y, Z, mask), 40)
     np.testing.assert_allclose(plain.W(), masked.W(), atol=1e-12)
     np.testing.assert_allclose(plain.log_loss, masked.log_loss, atol=1e-12)
     assert np.isneginf(masked.log_attention[..., 3:]).all()
 
 
 def test_bad_arguments_are_named():
-    X, y, Z = arrays()
+    data = sequences()
     with pytest.raises(ValueError, match="must be 'separate' or 'full'"):
-        train_joint(X, y, Z, 3, normalizer="none")
+        train_joint(data, 3, normalizer="none")
     with pytest.raises(ValueError, match="must be 'logistic' or 'exponential'"):
-        train_joint(X, y, Z, 3, loss="square")
-    with pytest.raises(InvalidProblemError, match="do not fit"):
-        train_joint(X, y[:-1], Z, 3)
-    with pytest.raises(InvalidProblemError, match="labels -1 or"):
-        train_joint(X, y * 2, Z, 3)
-    with pytest.raises(InvalidProblemError, match=r"mask has shape \(4, 2\); give \(4, 3\)"):
-        train_joint(X, y, Z, 3, mask=np.ones((4, 2), dtype=bool))
-    with pytest.raises(InvalidProblemError, match="at least one token in every sequence"):
-        train_joint(X, y, Z, 3, mask=np.arange(4)[:, None] > np.zeros(3))
+        train_joint(data, 3, loss="square")
+    with pytest.raises(InvalidProblemError, match=r"have 3 queries each; .* pass sequences.mean_query"):
+        train_joint(data.self_attention(), 3)
+    with pytest.raises(InvalidProblemError, match="steps is -1"):
+        train_joint(data, -1)
 
 
 def test_the_paths_are_those_of_the_steps():
     """Separate: each walks eta_t a step (W after its first, which is zero). Full: the two lengths make eta_t together."""
     h = 0.4 * np.arange(1, 41) ** -0.5
     separate, full = (
-        train_joint(*arrays(), 40, eta0=0.4, decay=0.5, normalizer=name, record=np.arange(41))
+        train_joint(sequences(), 40, eta0=0.4, decay=0.5, normalizer=name, record=np.arange(41))
         for name in ("separate", "full")
     )
     np.testing.assert_allclose(np.diff(separate.path_u), h, rtol=1e-9)
@@ -120,7 +117,7 @@ def test_the_paths_are_those_of_the_steps():
 
 
 def test_off_attention_is_one_minus_attention_and_goes_on_where_that_rounds_to_zero():
-    run = train_joint(*arrays(n=6, T=4, d=30), 4000, eta0=1.0, decay=0.0, record=np.array([3, 4000]))
+    run = train_joint(sequences(n=6, T=4, d=30), 4000, eta0=1.0, decay=0.0, record=np.array([3, 4000]))
     selection = run.log_attention[-1].argmax(axis=1)
     early = 1.0 - run.attention[1][np.arange(6), selection]
     np.testing.assert_allclose(np.exp(run.log_off_attention(selection)[1]), early, rtol=1e-12)

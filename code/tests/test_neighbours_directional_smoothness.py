@@ -4,10 +4,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from neighbours import directional_smoothness as ds
 from scipy.special import expit
-from tokenmargin import attention, datasets
-from tokenmargin.svm import solve_token_svm
+from tokenmargin.data.synthetic import gaussian
+from tokenmargin.margin.token_svm import solve_token_svm
+from tokenmargin.model import attention
+from tokenmargin.model.attention import infimum, loss_value
+from tokenmargin.neighbours import directional_smoothness as ds
 
 MEASURES = ("point", "path", "optimal")
 
@@ -159,14 +161,14 @@ def test_comparison_runs_every_rule_below_its_bound():
 
 
 def attention_at(norm, seed=1):
-    problem = datasets.gaussian(3, 3, 12, seed=seed)
+    problem = gaussian(3, 3, 12, seed=seed)
     W = norm * np.random.default_rng(seed).standard_normal((12, 12)) / 12
     return problem, W, problem.constraints.margins(W)
 
 
 def flat_attention(problem):
     def f(w):
-        return attention.loss_value(problem, w.reshape(12, 12))
+        return loss_value(problem, w.reshape(12, 12))
 
     return f, lambda w: attention.gradient(problem, w.reshape(12, 12)).ravel()
 
@@ -183,7 +185,7 @@ def test_relative_smoothness_on_attention_agrees_with_the_definition(measure, h)
 
 def test_scaled_gap_is_the_loss_gap_and_has_no_seam_where_the_exponential_would_overflow():
     problem, W, mu = attention_at(2.0)
-    gap = attention.loss_value(problem, W) - attention.infimum(problem)
+    gap = loss_value(problem, W) - infimum(problem)
     assert ds.scaled_gap(problem, mu, 1.5) == pytest.approx(gap * np.exp(1.5), rel=1e-10)
     far = mu - mu.min()
     below, above = (ds.scaled_gap(problem, far + c, c) for c in (599.0, 601.0))
@@ -193,7 +195,7 @@ def test_scaled_gap_is_the_loss_gap_and_has_no_seam_where_the_exponential_would_
 
 @pytest.mark.parametrize("measure", ["point", "path", "optimal"])
 def test_adapted_lengths_on_attention_start_at_the_implicit_step_and_end_at_the_margin_s(measure):
-    problem = datasets.gaussian(3, 3, 12, seed=1)
+    problem = gaussian(3, 3, 12, seed=1)
     f, g = flat_attention(problem)
     w, rho = np.zeros(144), solve_token_svm(problem).margin
     lengths = ds.adapted_lengths(problem, measure, 150)
@@ -211,7 +213,7 @@ def test_errors_say_what_is_wrong():
 
 
 def test_several_queries_are_refused():
-    problem = datasets.gaussian(2, 3, 8, seed=0, Q=3)
+    problem = gaussian(2, 3, 8, seed=0, Q=3)
     with pytest.raises(ValueError, match="3 queries a sequence"):
         ds.relative_smoothness(problem, np.zeros(len(problem.constraints)), 1.0, "point")
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from neighbours import edge_of_stability_logistic as eos
+from tokenmargin.neighbours import edge_of_stability_logistic as eos
 
 
 def data(seed=0, n=6, d=10):

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from neighbours import transformers_as_svm as tas
-from tokenmargin import datasets
-from tokenmargin.attention import gradient
-from tokenmargin.dynamics import train
+from tokenmargin.data.problem import TokenProblem
+from tokenmargin.data.synthetic import orthogonal
 from tokenmargin.errors import InfeasibleSVMError
-from tokenmargin.problem import TokenProblem
-from tokenmargin.steps import NormalizedGD
-from tokenmargin.svm import solve_token_svm
+from tokenmargin.margin.token_svm import solve_token_svm
+from tokenmargin.model.attention import gradient
+from tokenmargin.neighbours import transformers_as_svm as tas
+from tokenmargin.training.rules import NormalizedGD
+from tokenmargin.training.train import train
 
 
 def one_problem(n=3, T=4, d=8, seed=0):
@@ -162,7 +162,7 @@ def test_every_nuclear_solution_lives_on_the_queries_and_the_differences():
 
 
 def test_the_face_of_solutions_on_orthonormal_tokens():
-    problem = datasets.orthogonal(3, 4, 12, seed=0, scores="gaussian")
+    problem = orthogonal(3, 4, 12, seed=0, scores="gaussian")
     tokens, queries, n, T = problem.tokens, problem.queries[:, 0], 3, 4
     V = tas.selection_constraints(tokens, queries, problem.optimal)
     nuclear = tas.solve_norm_svm(V, "nuc")

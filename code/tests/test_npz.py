@@ -6,12 +6,12 @@ import zipfile
 
 import numpy as np
 import pytest
-from tokenmargin import datasets
-from tokenmargin.dynamics import train
+from tokenmargin.data.npz import BadFileError, memory_needed, read_npz, write_example
 from tokenmargin.errors import InvalidProblemError
-from tokenmargin.npz import BadFileError, from_npz, memory_needed, read_npz, write_example
-from tokenmargin.report import summary, try_token_svm
-from tokenmargin.steps import NormalizedGD
+from tokenmargin.studies.report import summary, try_token_svm
+from tokenmargin.training.decoder import from_npz
+from tokenmargin.training.rules import NormalizedGD
+from tokenmargin.training.train import train
 
 rng = np.random.default_rng(0)
 X = rng.standard_normal((4, 3, 5))
@@ -35,25 +35,25 @@ BAD = {
     "X missing": ({"x": X, "y": Y}, "the array 'X' is missing (the file has: x, y); save it under that name."),
     "y missing": ({"X": X}, "the array 'y' is missing (the file has: X)"),
     "unknown array": ({"X": X, "y": Y, "Mask": MASK}, "unknown array 'Mask'; rename it to one of X, y, queries, decoder, mask, names, or drop it."),
-    "two axes": ({"X": X[0], "y": Y}, "X has shape (3, 5); reshape it to (n, T, d)"),
+    "two axes": ({"X": X[0], "y": Y}, "X has 2 axes, shape (3, 5); reshape it to (n, T, d)"),
     "no sequence": ({"X": X[:0], "y": Y[:0]}, "give at least one sequence"),
-    "one token": ({"X": X[:, :1], "y": Y}, "X has T = 1; attention chooses among at least two tokens: add tokens"),
-    "text": ({"X": X.astype(str), "y": Y}, "save real numbers, such as float64."),
-    "complex": ({"X": X + 1j, "y": Y}, "X has type complex128; save real numbers"),
+    "one token": ({"X": X[:, :1], "y": Y}, "X has T = 1: attention chooses among at least two tokens: add tokens"),
+    "text": ({"X": X.astype(str), "y": Y}, "X has type <U32; give real numbers, such as float64."),
+    "complex": ({"X": X + 1j, "y": Y}, "X has type complex128; give real numbers"),
     "nan": ({"X": NAN, "y": Y}, "X holds 1 NaN or infinite value(s), the first at index (0, 1, 2): clean them, or add a mask"),
     "labels of another length": ({"X": X, "y": Y[:3]}, "y has shape (3,); give one label for each of the 4 sequences, shape (4,)."),
-    "labels 0 and 1": ({"X": X, "y": Y > 0}, "y holds 0; map your two classes to -1 and +1."),
+    "labels 0 and 1": ({"X": X, "y": Y > 0}, "y must be -1 or +1; sequence(s) 1, 3 have 0: map your two classes to -1 and +1."),
     "nan label": ({"X": X, "y": [1, np.nan, 1, -1]}, "y holds 1 NaN or infinite value(s)"),
     "one class": ({"X": X, "y": np.ones(4)}, "y holds only the class +1; add sequences of the other class."),
-    "ties": ({"X": TIED, "y": Y, "decoder": U}, "the optimal token is not unique in sequence(s) 2: two tokens share the best score"),
+    "ties": ({"X": TIED, "y": Y, "decoder": U}, "tokens 0 and 1 of sequence 2 are equal, and score best: keep one of each, or mask one."),
     "objects": ({"X": RAGGED, "y": Y}, "X holds Python objects, which are never unpickled; save a plain array, shorter sequences padded"),
     "object names": ({"X": X, "y": Y, "names": np.array(["a", None, 1, 2], dtype=object)}, "names holds Python objects"),
-    "decoder of another d": ({"X": X, "y": Y, "decoder": U[:2]}, "decoder has shape (2,); give (5,), or leave it out to have one trained."),
+    "decoder of another d": ({"X": X, "y": Y, "decoder": U[:2]}, "decoder has shape (2,); it reads vectors of dimension 5: give (5,)."),
     "nan decoder": ({"X": X, "y": Y, "decoder": U * np.nan}, "decoder holds 5 NaN or infinite value(s)"),
-    "queries of another n": ({"X": X, "y": Y, "queries": X[:2, 0]}, "queries has shape (2, 5); give (4, 5) or (4, Q, 5) to go with X."),
+    "queries of another n": ({"X": X, "y": Y, "queries": X[:2, 0]}, "queries has shape (2, 5); give (4, 5) or (4, Q, 5) to go with the tokens."),
     "mask of another shape": ({"X": X, "y": Y, "mask": MASK[:, :2]}, "mask has shape (4, 2); give (4, 3), True where a token exists."),
-    "mask of floats": ({"X": X, "y": Y, "mask": 0.5 * MASK}, "mask has type float64; save bool"),
-    "mask leaves one": ({"X": X, "y": Y, "mask": np.arange(3) < np.array([[3], [1], [3], [3]])}, "mask leaves fewer than two tokens in sequence [1]"),
+    "mask of floats": ({"X": X, "y": Y, "mask": 0.5 * MASK}, "mask has type float64 or values other than 0 and 1; give bool"),
+    "mask leaves one": ({"X": X, "y": Y, "mask": np.arange(3) < np.array([[3], [1], [3], [3]])}, "mask leaves fewer than two tokens in sequence(s) 1: drop them or unmask tokens."),
     "names of another shape": ({"X": X, "y": Y, "names": ["a", "b"]}, "names has shape (2,); give (4,) or (4, 3)."),
 }  # fmt: skip
 
@@ -124,9 +124,9 @@ def test_a_good_file_is_read_whole(tmp_path):
     mask = np.arange(3) < np.array([[3], [2], [3], [2]])
     padded = np.where(mask[:, :, None], X, np.nan)
     path = save(tmp_path, X=padded, y=Y, decoder=U, queries=X[:, 1], mask=mask.astype(int), names=list("abcd"))
-    data = read_npz(path)
+    data, _ = read_npz(path)
     assert data.name(1, 0) == "b: token 0"
-    problem = datasets.from_npz(path)
+    problem = from_npz(path)
     np.testing.assert_array_equal(problem.mask, mask)
     np.testing.assert_array_equal(problem.queries[:, 0], X[:, 1])
     np.testing.assert_array_equal(problem.decoder, U)
@@ -140,9 +140,9 @@ def test_plain_file_takes_the_first_token_as_query(tmp_path):
 
 def test_the_example_is_the_same_each_time_and_gets_a_decoder(tmp_path):
     paths = [write_example(tmp_path / f"{k}.npz") for k in range(2)]
-    first, second = (read_npz(path) for path in paths)
+    (first, decoder), (second, _) = (read_npz(path) for path in paths)
     np.testing.assert_array_equal(first.tokens, second.tokens)
-    assert first.decoder is None
+    assert decoder is None
     problem, again = (from_npz(path, steps=500) for path in paths)
     np.testing.assert_array_equal(problem.decoder, again.decoder)
     chosen = [first.name(i, t) for i, t in enumerate(problem.optimal)]
@@ -158,7 +158,7 @@ def test_a_decoder_for_very_many_tokens_must_be_given(tmp_path):
 
 
 def test_several_queries_are_kept_and_trained_with_their_mean(tmp_path):
-    data = read_npz(write_example(tmp_path / "one.npz"))
+    data, _ = read_npz(write_example(tmp_path / "one.npz"))
     queries = np.repeat(data.queries, 2, axis=1)
     path = save(tmp_path, X=data.tokens, y=data.labels, mask=data.mask, queries=queries)
     problem, single = from_npz(path, steps=50), from_npz(tmp_path / "one.npz", steps=50)

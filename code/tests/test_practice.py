@@ -6,25 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenmargin.attention import gradient
-from tokenmargin.datasets import gaussian, orthogonal
-from tokenmargin.dynamics import train
+from tokenmargin.data.problem import TokenProblem
+from tokenmargin.data.synthetic import gaussian, orthogonal
 from tokenmargin.errors import InfeasibleSVMError, InvalidProblemError
-from tokenmargin.measure import direction_error, worst_off_attention
-from tokenmargin.practice import (
-    Adam,
-    HeavyBall,
-    adam_rate,
-    is_locally_optimal,
-    max_norm_margin,
-    settled_svm,
-    solve_max_norm_svm,
-    train_practice,
-    worst_off_selection,
-)
-from tokenmargin.problem import TokenProblem
-from tokenmargin.steps import GradientDescent, NormalizedGD
-from tokenmargin.svm import solve_token_svm
+from tokenmargin.margin.max_norm import solve_max_norm_svm
+from tokenmargin.margin.token_svm import solve_token_svm
+from tokenmargin.measures.selection import is_locally_optimal, settled_svm, worst_off_selection
+from tokenmargin.measures.trajectory import direction_error, max_norm_margin, worst_off_attention
+from tokenmargin.model.attention import gradient
+from tokenmargin.theory.moments import adam_rate
+from tokenmargin.training.moments import Adam, HeavyBall, train_with_moments
+from tokenmargin.training.rules import GradientDescent, NormalizedGD
+from tokenmargin.training.train import train
 
 RULES = [HeavyBall(0.5, 0.9), Adam(0.02), Adam(0.02, eps=0.0), Adam(0.05, 0.5, 0.9, 1e-3), Adam(0.02, 0.0, 0.0, 0.0)]
 seeds = st.integers(0, 2**32 - 1)
@@ -57,7 +50,7 @@ def shifted(problem, shift):
 @pytest.mark.parametrize("Q", [1, 3])
 def test_the_plain_loop_at_small_norm(rule, loss, Q):
     problem = gaussian(4, 3, 6, seed=1, scores="gaussian", Q=Q)
-    run = train_practice(problem, rule, 60, loss=loss)
+    run = train_with_moments(problem, rule, 60, loss=loss)
     np.testing.assert_allclose(run.W(), plain(problem, rule, 60, loss), atol=1e-8)
 
 
@@ -66,7 +59,7 @@ def test_heavy_ball_without_momentum_is_gradient_descent(W0):
     problem = gaussian(4, 3, 12, seed=0, scores="gaussian")
     start = None if W0 is None else W0 * np.random.default_rng(1).standard_normal((12, 12))
     record = np.arange(51)
-    ours = train_practice(problem, HeavyBall(2.0, 0.0), 50, start, record=record)
+    ours = train_with_moments(problem, HeavyBall(2.0, 0.0), 50, start, record=record)
     theirs = train(problem, GradientDescent(2.0), 50, start, record=record)
     for name in ("iterations", "margins", "path_length", "effective_steps", "log_gradient_norm", "log_loss_gap"):
         np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-9, atol=1e-9, err_msg=name)
@@ -78,7 +71,7 @@ def test_heavy_ball_without_momentum_is_gradient_descent(W0):
 def test_adam_without_eps_does_not_see_the_loss_scale(seed, shift):
     problem = gaussian(3, 3, 8, seed=seed)
     rule = Adam(0.02, eps=0.0)
-    a, b = (train_practice(p, rule, 40, loss="exponential") for p in (problem, shifted(problem, shift)))
+    a, b = (train_with_moments(p, rule, 40, loss="exponential") for p in (problem, shifted(problem, shift)))
     np.testing.assert_allclose(b.W(), a.W(), atol=1e-4)  # the shift rounds the scores; Adam magnifies small entries
     np.testing.assert_allclose(a.log_gradient_norm - b.log_gradient_norm, shift, rtol=1e-6, atol=1e-6)
 
@@ -93,8 +86,8 @@ def test_eta_and_eps_scale_with_the_loss(seed, shift):
         (Adam(0.02, eps=1e-2), Adam(0.02, eps=1e-2 * np.exp(-shift))),
     ]
     for rule, scaled in pairs:
-        a = train_practice(problem, rule, 40, loss="exponential")
-        b = train_practice(other, scaled, 40, loss="exponential")
+        a = train_with_moments(problem, rule, 40, loss="exponential")
+        b = train_with_moments(other, scaled, 40, loss="exponential")
         np.testing.assert_allclose(b.W(), a.W(), atol=1e-6)
 
 
@@ -103,11 +96,11 @@ def test_adam_is_exact_far_below_underflow():
     problem = orthogonal(3, 3, 12, seed=0)
     svm = solve_token_svm(problem)
     start = 3000.0 * svm.W
-    run = train_practice(problem, Adam(0.01, eps=0.0), 30, start, record=np.arange(31))
+    run = train_with_moments(problem, Adam(0.01, eps=0.0), 30, start, record=np.arange(31))
     assert run.log_gradient_norm[0] < -2900
     assert np.isfinite(run.log_gradient_norm).all()
     # there the weights are those of e^-mu exactly: the exponential family's own shape does not depend on the depth
-    deeper = train_practice(problem, Adam(0.01, eps=0.0), 30, 2.0 * start, record=np.arange(31))
+    deeper = train_with_moments(problem, Adam(0.01, eps=0.0), 30, 2.0 * start, record=np.arange(31))
     np.testing.assert_allclose(deeper.W() - 2.0 * start, run.W() - start, atol=1e-7)
 
 
@@ -115,7 +108,7 @@ def test_heavy_ball_underflows_to_rest_and_adam_with_eps_too():
     problem = orthogonal(3, 3, 12, seed=0)
     start = 3000.0 * solve_token_svm(problem).W
     for rule in (HeavyBall(0.5), Adam(0.01)):
-        run = train_practice(problem, rule, 5, start)
+        run = train_with_moments(problem, rule, 5, start)
         np.testing.assert_array_equal(run.W(), start)
         assert np.isfinite(run.log_loss_gap).all()
 
@@ -123,14 +116,14 @@ def test_heavy_ball_underflows_to_rest_and_adam_with_eps_too():
 def test_large_eps_makes_adam_momentum():
     """eps far above the gradient: Adam is a heavy ball of step (1 - beta1) eta/eps, but for the bias correction."""
     problem = gaussian(3, 3, 12, seed=0)
-    adam = train_practice(problem, Adam(1e4, 0.0, 0.999, 1e5), 200)
-    ball = train_practice(problem, HeavyBall(0.1, 0.0), 200)
+    adam = train_with_moments(problem, Adam(1e4, 0.0, 0.999, 1e5), 200)
+    ball = train_with_moments(problem, HeavyBall(0.1, 0.0), 200)
     np.testing.assert_allclose(adam.W(), ball.W(), rtol=1e-4, atol=1e-5)
 
 
 def test_momentum_speeds_gradient_descent_up():
     problem = gaussian(4, 3, 60, seed=0)
-    ball = train_practice(problem, HeavyBall(0.2, 0.9), 5000)
+    ball = train_with_moments(problem, HeavyBall(0.2, 0.9), 5000)
     descent = train(problem, GradientDescent(2.0), 5000)
     assert ball.log_loss_gap[-1] == pytest.approx(descent.log_loss_gap[-1], abs=0.02)
     assert np.linalg.norm(ball.W() - descent.W()) < 1e-2 * np.linalg.norm(descent.W())
@@ -140,7 +133,7 @@ def test_adam_keeps_its_clock():
     problem = gaussian(4, 3, 40, seed=0)
     svm = solve_max_norm_svm(problem)
     for rule in (Adam(1e-3, 0.5, 0.9, 0.0), Adam(1e-2, 0.9, 0.99, 0.0), Adam(0.5, 0.5, 0.9, 0.0)):
-        run = train_practice(problem, rule, 6000, record=np.array([4000]))
+        run = train_with_moments(problem, rule, 6000, record=np.array([4000]))
         rate = -(run.log_loss_gap[-1] - run.log_loss_gap[-2]) / 2000
         assert rate == pytest.approx(adam_rate(rule, svm.margin), rel=0.05)
         assert rate < min(rule.eta * svm.margin, -0.5 * np.log(rule.beta2)) * 1.02
@@ -163,7 +156,7 @@ def test_an_entry_without_gradient_stays():
     tokens = problem.tokens.copy()
     tokens[:, :, 0] = 0.0
     silent = TokenProblem(tokens, problem.labels, problem.decoder, values=problem.values)
-    run = train_practice(silent, Adam(0.02, eps=0.0), 20)
+    run = train_with_moments(silent, Adam(0.02, eps=0.0), 20)
     np.testing.assert_array_equal(run.W()[0], 0.0)
     assert np.abs(run.W()[1:, 1:]).min() > 0.0
 
@@ -198,7 +191,7 @@ def test_max_norm_svm_of_a_crowd_does_not_exist():
 def test_adam_seeks_the_max_norm_margin_and_not_the_frobenius_one():
     problem = gaussian(4, 3, 20, seed=0)
     best, frobenius = solve_max_norm_svm(problem), solve_token_svm(problem)
-    run = train_practice(problem, Adam(2e-3, 0.5, 0.9, 0.0), 20000, record=np.array([20000]))
+    run = train_with_moments(problem, Adam(2e-3, 0.5, 0.9, 0.0), 20000, record=np.array([20000]))
     assert max_norm_margin(run, best)[-1] > 0.99 * best.margin
     assert direction_error(run, frobenius)[-1] > 0.2
     assert np.isnan(max_norm_margin(run, best)[0])
@@ -255,4 +248,4 @@ def test_errors_say_what_to_give(make, text):
 
 def test_bad_records_are_refused():
     with pytest.raises(InvalidProblemError, match="record must hold integers"):
-        train_practice(gaussian(2, 2, 8, seed=0), HeavyBall(1.0), 10, record=[11])
+        train_with_moments(gaussian(2, 2, 8, seed=0), HeavyBall(1.0), 10, record=[11])

@@ -7,14 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tokenmargin import attention as model
-from tokenmargin import theory
-from tokenmargin.datasets import gaussian
-from tokenmargin.dynamics import train
-from tokenmargin.errors import InvalidProblemError, TiedTokensError, TokenMarginError
-from tokenmargin.problem import TokenProblem
-from tokenmargin.steps import NormalizedGD
-from tokenmargin.svm import solve_token_svm
+from tokenmargin.data.problem import TokenProblem
+from tokenmargin.data.synthetic import gaussian
+from tokenmargin.errors import InvalidProblemError, NearTieWarning, TiedTokensError, TokenMarginError
+from tokenmargin.margin.token_svm import solve_token_svm
+from tokenmargin.model.attention import attention, gradient, loss_value, outputs
+from tokenmargin.model.weights import kappa
+from tokenmargin.theory.conditions import conditions
+from tokenmargin.theory.one_clock import largest_constraint
+from tokenmargin.theory.residual import e_inf, stability_threshold
+from tokenmargin.training.rules import NormalizedGD
+from tokenmargin.training.train import train
 
 rng = np.random.default_rng(0)
 X = rng.standard_normal((4, 3, 5))
@@ -32,21 +35,24 @@ SHORT_MASK = np.ones((4, 3), dtype=bool)
 SHORT_MASK[2, 1:] = False
 
 BAD = {
-    "tokens of two axes": ({"tokens": X[0]}, "tokens has 2 axes, shape (3, 5); expected shape (n, T, d)."),
-    "tokens of text": ({"tokens": [[["a"]]]}, "tokens is not an array of real numbers of shape (n, T, d)"),
-    "no sequence": ({"tokens": X[:0], "labels": Y[:0]}, "it needs at least one sequence and d >= 1."),
-    "one token": ({"tokens": X[:, :1]}, "tokens has T = 1 token per sequence: attention chooses among at least two"),
-    "nan": ({"tokens": with_entry(X, (1, 2, 3), np.nan)}, "tokens holds 1 NaN or infinite value(s), the first at index (1, 2, 3): clean or mask the data."),
+    "tokens of two axes": ({"tokens": X[0]}, "tokens has 2 axes, shape (3, 5); reshape it to (n, T, d)."),
+    "tokens of text": ({"tokens": [[["a"]]]}, "tokens has type <U1; give real numbers"),
+    "no sequence": ({"tokens": X[:0], "labels": Y[:0]}, "tokens has shape (0, 3, 5): give at least one sequence and one coordinate."),
+    "one token": ({"tokens": X[:, :1]}, "tokens has T = 1: attention chooses among at least two tokens: add tokens to each sequence."),
+    "nan": ({"tokens": with_entry(X, (1, 2, 3), np.nan)}, "tokens holds 1 NaN or infinite value(s), the first at index (1, 2, 3): clean them, or add a mask"),
     "infinity": ({"decoder": with_entry(U, 4, np.inf)}, "decoder holds 1 NaN or infinite value(s), the first at index (4,)"),
-    "labels of two axes": ({"labels": Y[:, None]}, "labels has 2 axes, shape (4, 1); expected shape (n,)."),
-    "too few labels": ({"labels": Y[:3]}, "labels has shape (3,); tokens has n = 4 sequences: give one label each."),
-    "labels 0 and 1": ({"labels": [0, 1, 0, 1]}, "labels must be -1 or +1; sequence(s) 0, 2 have 0.0: map your two classes to -1 and +1."),
-    "decoder of another d": ({"decoder": U[:3]}, "decoder has shape (3,); it reads vectors of dimension 5: give shape (5,)."),
-    "values of another n": ({"values": X[:2]}, "values has shape (2, 3, 5); expected (4, 3, v) to go with the tokens."),
-    "queries of another d": ({"queries": X[:, 0, :2]}, "queries has shape (4, 1, 2); expected (4, 5) or (4, Q, 5) to go with tokens (4, 3, 5)."),
-    "queries of one axis": ({"queries": U}, "queries has 1 axes, shape (5,); expected shape (n, d) or (n, Q, d)."),
-    "mask of numbers": ({"mask": np.ones((4, 3))}, "mask has type float64; expected bool, True where an entry exists."),
-    "mask of another shape": ({"mask": np.ones((4, 2), dtype=bool)}, "mask has shape (4, 2); expected (4, 3)."),
+    "labels of two axes": ({"labels": Y[:, None]}, "labels has 2 axes, shape (4, 1); reshape it to (n,)."),
+    "too few labels": ({"labels": Y[:3]}, "labels has shape (3,); give one label for each of the 4 sequences, shape (4,)."),
+    "labels 0 and 1": ({"labels": [0, 1, 0, 1]}, "labels must be -1 or +1; sequence(s) 0, 2 have 0: map your two classes to -1 and +1."),
+    "decoder of another d": ({"decoder": U[:3]}, "decoder has shape (3,); it reads vectors of dimension 5: give (5,)."),
+    "values of another n": ({"values": X[:2]}, "values has shape (2, 3, 5); give (4, 3, v) to go with the tokens."),
+    "queries of another d": ({"queries": X[:, 0, :2]}, "queries has shape (4, 2); give (4, 5) or (4, Q, 5) to go with the tokens."),
+    "queries of one axis": ({"queries": U}, "queries has 1 axes, shape (5,); reshape it to (n, d) or (n, Q, d)."),
+    "mask of numbers": ({"mask": np.full((4, 3), 0.5)}, "mask has type float64 or values other than 0 and 1; give bool, True where a token exists."),
+    "tokens of complex numbers": ({"tokens": X + 0j}, "tokens has type complex128; give real numbers"),
+    "tokens of dates": ({"tokens": np.full((4, 3, 5), np.datetime64("2020-01-01"))}, "give real numbers"),
+    "labels of text": ({"labels": ["a", "b", "a", "b"]}, "labels has type <U1; give -1 and +1."),
+    "mask of another shape": ({"mask": np.ones((4, 2), dtype=bool)}, "mask has shape (4, 2); give (4, 3), True where a token exists."),
     "mask leaves one token": ({"mask": SHORT_MASK}, "mask leaves fewer than two tokens in sequence(s) 2: drop them or unmask tokens."),
     "no query": ({"query_mask": np.zeros((4, 1), dtype=bool)}, "query_mask leaves no query in sequence(s) 0, 1, 2, 3: drop them or unmask a query."),
 }  # fmt: skip
@@ -61,14 +67,37 @@ def test_every_bad_array_is_named(change, text):
 
 
 def test_ties_name_their_sequences():
-    tokens = X.copy()
-    tokens[1] = tokens[3] = 1.0
-    with pytest.raises(TiedTokensError, match=r"not unique in sequence\(s\) 1, 3: two tokens share") as caught:
-        TokenProblem(tokens, Y, U)
-    assert caught.value.sequences == (1, 3)
-    many = np.ones((30, 2, 2))
+    """Different tokens of the same best score: the decoder is the one who cannot tell them apart."""
+    tokens = np.array([[[1.0, 0.0], [1.0, 5.0]], [[1.0, 0.0], [2.0, 0.0]]])
+    many = tokens[np.r_[np.zeros(30, dtype=int), 1]]
+    with pytest.raises(TiedTokensError, match=r"not unique in sequence\(s\) 0: two tokens share") as caught:
+        TokenProblem(tokens, [1, 1], [1.0, 0.0])
+    assert caught.value.sequences == (0,)
     with pytest.raises(TiedTokensError, match=r"0, 1, 2, 3, 4, 5, 6, 7, 8, 9, … \(30 in all\)"):
-        TokenProblem(many, np.ones(30), np.ones(2))
+        TokenProblem(many, np.ones(31), [1.0, 0.0])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_copies_of_the_best_token_are_found_whatever_rounding_makes_of_their_scores(seed):
+    rng = np.random.default_rng(seed)
+    tokens, u = rng.standard_normal((6, 7, 33)), rng.standard_normal(33)
+    best = np.argmax(tokens @ u, axis=1)
+    tokens[2, (best[2] + 3) % 7] = tokens[2, best[2]]
+    with pytest.raises(TiedTokensError, match=r"tokens \d and \d of sequence 2 are equal, and score best") as caught:
+        TokenProblem(tokens, np.ones(6), u)
+    assert caught.value.sequences == (2,)
+
+
+def test_zero_copies_are_taken_for_padding():
+    tokens = np.array([[[-1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]])
+    with pytest.raises(TiedTokensError, match="tokens 1 and 2 of sequence 0 are equal.*is this padding"):
+        TokenProblem(tokens, [1], [1.0, 0.0])
+
+
+def test_a_near_tie_warns_and_names_its_sequence():
+    tokens = np.array([[[1.0], [2.0]], [[1.0], [1.0 + 1e-14]]])
+    with pytest.warns(NearTieWarning, match=r"sequence\(s\) 1 leads by less than"):
+        TokenProblem(tokens, [1, 1], [1.0])
 
 
 def test_a_tie_among_other_tokens_is_allowed():
@@ -171,10 +200,10 @@ def test_masked_problem_has_the_same_scores_and_loss(pair):
     W = np.random.default_rng(1).standard_normal((60, 60))
     np.testing.assert_array_equal(other.optimal, problem.optimal)
     np.testing.assert_array_equal(other.second_scores, problem.second_scores)
-    np.testing.assert_allclose(model.attention(other, W)[:, :, :3], model.attention(problem, W), rtol=1e-12)
-    assert model.attention(other, W)[:, :, 3:].max() == 0.0
-    assert model.loss_value(other, W) == pytest.approx(model.loss_value(problem, W), rel=1e-13)
-    np.testing.assert_allclose(model.gradient(other, W), model.gradient(problem, W), atol=1e-14)
+    np.testing.assert_allclose(attention(other, W)[:, :, :3], attention(problem, W), rtol=1e-12)
+    assert attention(other, W)[:, :, 3:].max() == 0.0
+    assert loss_value(other, W) == pytest.approx(loss_value(problem, W), rel=1e-13)
+    np.testing.assert_allclose(gradient(other, W), gradient(problem, W), atol=1e-14)
 
 
 @pytest.mark.parametrize("form", ["gram", "matrix", "reference"])
@@ -188,12 +217,12 @@ def test_masked_problem_has_the_same_trajectory(pair, form):
 def test_masked_problem_has_the_same_theory(pair):
     problem, other = pair
     svms = [solve_token_svm(p) for p in pair]
-    assert theory.e_inf(other, svms[1]) == pytest.approx(theory.e_inf(problem, svms[0]), rel=1e-10)
-    assert theory.stability_threshold(svms[1]) == pytest.approx(theory.stability_threshold(svms[0]), rel=1e-10)
-    assert theory.B(other) == theory.B(problem)
+    assert e_inf(other, svms[1]) == pytest.approx(e_inf(problem, svms[0]), rel=1e-10)
+    assert stability_threshold(svms[1]) == pytest.approx(stability_threshold(svms[0]), rel=1e-10)
+    assert largest_constraint(other) == largest_constraint(problem)
     zero = np.zeros(len(problem.constraints))
-    assert theory.kappa(other, zero) == pytest.approx(theory.kappa(problem, zero), rel=1e-12)
-    a, b = theory.conditions(problem), theory.conditions(other)
+    assert kappa(other, zero) == pytest.approx(kappa(problem, zero), rel=1e-12)
+    a, b = conditions(problem), conditions(other)
     assert (a.equal_scores, a.acute, a.entered) == (b.equal_scores, b.acute, b.entered)
     assert b.cosine == pytest.approx(a.cosine, rel=1e-12)
     assert b.slack == pytest.approx(a.slack, rel=1e-12)
@@ -211,8 +240,8 @@ def test_sequences_of_different_length_in_full_self_attention():
     assert both.query_mask.tolist() == mask.tolist()
     assert len(both.constraints) == 2 * 1 + 4 * 3
     W = np.random.default_rng(4).standard_normal((30, 30))
-    alone = [model.outputs(p.self_attention(), W)[0] for p in (short, long)]
-    np.testing.assert_allclose(model.outputs(both, W), alone, rtol=1e-12)
+    alone = [outputs(p.self_attention(), W)[0] for p in (short, long)]
+    np.testing.assert_allclose(outputs(both, W), alone, rtol=1e-12)
 
 
 def test_subset_keeps_masks_and_values():

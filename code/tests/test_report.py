@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from tokenmargin import theory
-from tokenmargin.datasets import gaussian, orthogonal
-from tokenmargin.dynamics import train
+from tokenmargin.data.synthetic import gaussian, orthogonal
 from tokenmargin.errors import InfeasibleSVMError
-from tokenmargin.report import constants, run_end, summary, try_token_svm
-from tokenmargin.steps import NormalizedGD
-from tokenmargin.svm import TokenSVM, solve_token_svm
+from tokenmargin.margin.token_svm import TokenSVM, solve_token_svm
+from tokenmargin.studies.report import constants, run_end, summary, try_token_svm
+from tokenmargin.theory.residual import e_inf
+from tokenmargin.training.rules import NormalizedGD
+from tokenmargin.training.train import train
 
 
 def test_report_of_a_feasible_problem():
@@ -42,7 +42,7 @@ def test_report_of_an_infeasible_problem_names_the_sequences():
 
 def test_constants_are_none_outside_their_assumptions():
     full, part = gaussian(4, 3, 100, seed=0), gaussian(12, 4, 20, seed=0)
-    assert constants(full, solve_token_svm(full))["e_inf"] == theory.e_inf(full, solve_token_svm(full))
+    assert constants(full, solve_token_svm(full))["e_inf"] == e_inf(full, solve_token_svm(full))
     svm = solve_token_svm(part)
     assert not svm.support.all()
     found = constants(part, svm)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tokenmargin.datasets import gaussian, orthogonal, taught
+from tokenmargin.data.problem import TokenProblem
+from tokenmargin.data.synthetic import gaussian, orthogonal, taught
 from tokenmargin.errors import InfeasibleSVMError, InvalidProblemError, SolverError
-from tokenmargin.problem import TokenProblem
-from tokenmargin.svm import FEASIBILITY, solve_token_svm
+from tokenmargin.margin.token_svm import FEASIBILITY, solve_token_svm
 
 METHODS = ["gram", "working-set"]
 seeds = st.integers(0, 2**32 - 1)

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from joblib import parallel_config
-from tokenmargin.datasets import gaussian
-from tokenmargin.dynamics import train
-from tokenmargin.steps import NormalizedGD, Polyak
-from tokenmargin.sweep import SweepError, sweep
+from tokenmargin.data.synthetic import gaussian
+from tokenmargin.studies.sweep import SweepError, sweep
+from tokenmargin.training.rules import NormalizedGD, Polyak
+from tokenmargin.training.train import train
 
 
 def mean_of_normals(seed, size):

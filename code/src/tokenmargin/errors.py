@@ -9,6 +9,14 @@ class InvalidProblemError(TokenMarginError, ValueError):
     """The arrays given do not make a token problem."""
 
 
+class BadFileError(InvalidProblemError):
+    """A file does not hold a token problem; the message is one line that says what to change."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Notebooks show the line alone: the fault is in the file, not in the code above it."""
+        return [f"{type(self).__name__}: {self}"]
+
+
 class TiedTokensError(InvalidProblemError):
     """Some sequences have no unique optimal token.
 
@@ -21,6 +29,10 @@ class TiedTokensError(InvalidProblemError):
     def __init__(self, message: str, sequences: tuple[int, ...]):
         super().__init__(message)
         self.sequences = sequences
+
+
+class NearTieWarning(UserWarning):
+    """A best score leads by so little that rounding may have chosen the optimal token."""
 
 
 class InfeasibleSVMError(TokenMarginError):

@@ -1,10 +1,10 @@
 """Compile the engine once, into numba's cache: `python -m tokenmargin.warmup`."""
 
-from .attention import Loss
-from .datasets import orthogonal
-from .dynamics import train
-from .practice import HeavyBall, train_practice
-from .steps import NormalizedGD
+from .data.synthetic import orthogonal
+from .model.losses import Loss
+from .training.moments import HeavyBall, train_with_moments
+from .training.rules import NormalizedGD
+from .training.train import train
 
 
 def main() -> None:
@@ -13,7 +13,7 @@ def main() -> None:
     for loss in losses:
         for form in ("gram", "matrix"):
             train(orthogonal(2, 2, 4, seed=0), NormalizedGD(0.1), 2, loss=loss, form=form)
-    train_practice(orthogonal(2, 2, 4, seed=0), HeavyBall(0.1), 2)
+    train_with_moments(orthogonal(2, 2, 4, seed=0), HeavyBall(0.1), 2)
 
 
 if __name__ == "__main__":

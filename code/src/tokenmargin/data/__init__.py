@@ -1,0 +1,1 @@
+"""What is given: sequences, decoder, constraints, and makers of them."""

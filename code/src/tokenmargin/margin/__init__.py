@@ -1,0 +1,1 @@
+"""Margin problems: the token SVM and its relatives, each answer certified."""

@@ -1,0 +1,141 @@
+"""Where a step rule loses stability: the threshold of the edge theorem located by experiment, without the theory's help."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike
+
+from ..data.problem import TokenProblem
+from ..margin.token_svm import TokenSVM
+from ..model.losses import Loss
+from ..training.forms import rule_code
+from ..training.kernels import advance_gram, layout_of
+from ..training.rules import NormalizedGD, Step, unbounded_step
+from ..training.train import train
+from ..training.trajectory import Trajectory
+from ..types import Array
+
+
+def settle(problem: TokenProblem, eta: float, steps: int = 5000, *, loss: Loss = "logistic") -> Array:
+    """W after a run of normalized GD of short step `eta` from zero: its residual has come to rest; shape (d, d)."""
+    return train(problem, NormalizedGD(eta), steps, loss=loss, record=np.array([steps])).W()
+
+
+def alternation(trajectory: Trajectory, k: int) -> float:
+    """||W_{t+2} - 2 W_{t+1} + W_t||_F at records k, k+1, k+2: zero at rest, large where the steps flip back and forth."""
+    c = trajectory.coefficients[k : k + 3]
+    second = c[2] - 2.0 * c[1] + c[0]
+    return math.sqrt(max(0.0, float(second @ trajectory.problem.constraints.gram @ second)))
+
+
+def is_unstable(
+    problem: TokenProblem,
+    step: Step,
+    W: Array,
+    *,
+    seed: int,
+    size: float = 1e-5,
+    window: tuple[int, int] = (300, 2300),
+    loss: Loss = "logistic",
+) -> bool:
+    """Whether a random kick of norm `size` to the settled W grows into an alternation of the steps.
+
+    Parameters
+    ----------
+    W : array, shape (d, d)
+        Where to start: a settled iterate of large norm (`settle`).
+    seed : int
+        Of the kick, a Gaussian combination of the constraints.
+    window : (int, int)
+        Times at which the alternation is compared; the first leaves the other modes time to die.
+
+    Notes
+    -----
+    An alternation that ends a thousand times below the kick has died, one that ends a thousand times above it has grown;
+    in between, where the threshold is near and growth is slow, the end of the window is compared with its beginning.
+    """
+    rng = np.random.default_rng(seed)
+    kick = problem.constraints.combine(rng.standard_normal(len(problem.constraints)))
+    record = np.array([t + j for t in window for j in range(3)])
+    start = W + size * kick / np.linalg.norm(kick)
+    run = train(problem, step, window[1] + 2, start, loss=loss, record=record, form="gram")
+    first, last = (alternation(run, int(np.flatnonzero(run.iterations == t)[0])) for t in window)
+    return last > 1e3 * size or (last > first and last > 1e-3 * size)
+
+
+def locate_threshold(
+    unstable: Callable[[float], bool], low: float, high: float, *, tolerance: float = 1e-3
+) -> tuple[float, float]:
+    """Bisect (in log scale) for the size at which `unstable` turns true; return a bracket of relative width `tolerance`.
+
+    Raises
+    ------
+    ValueError
+        If `low` is already unstable or `high` still stable.
+    """
+    if unstable(low) or not unstable(high):
+        raise ValueError(f"the bracket ({low}, {high}) must go from a stable size to an unstable one: widen it.")
+    while high > low * (1.0 + tolerance):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if unstable(middle) else (middle, high)
+    return low, high
+
+
+def orbit(
+    problem: TokenProblem,
+    step: Step,
+    svm: TokenSVM,
+    skip: int,
+    keep: int,
+    W0: ArrayLike | None = None,
+    *,
+    loss: Loss = "logistic",
+) -> Array:
+    """e_t = ||R_t||_F at each of the steps skip + 1, ..., skip + keep, shape (keep,): compiled, for millions of steps.
+
+    Parameters
+    ----------
+    step : Step
+        One of the built-in rules.
+    W0 : array, shape (d, d), optional
+        Start, default zero. It must lie in the span of the constraints for its part of e_t to be counted.
+
+    Raises
+    ------
+    UnboundedStepError
+        If Polyak's step without a cap has no finite size.
+    """
+    gram = np.ascontiguousarray(problem.constraints.gram)
+    C = np.zeros(len(gram)) if W0 is None else np.linalg.lstsq(gram, problem.constraints.margins(W0), rcond=None)[0]
+    mu0, mu = np.zeros(len(gram)), gram @ C
+    rule = rule_code(step)
+    if rule is None:
+        raise ValueError(
+            f"step is {step!r}; orbits are compiled for the built-in rules: use `train` with every step recorded."
+        )
+    layout = layout_of(problem, loss)
+    _, log_step, failed = advance_gram(gram, mu0, C, mu, 0, skip, rule, layout)
+    if failed < 0:
+        sizes, log_step, failed = _sizes(gram, mu0, C, mu, skip, keep, svm.duals, rule, layout)
+    if failed >= 0:
+        raise unbounded_step(failed, log_step)
+    return sizes
+
+
+@njit(cache=True)
+def _sizes(gram, mu0, C, mu, skip, keep, duals, rule, layout):
+    """||W - c What||_F after each of `keep` steps, from W = sum C_k V_k and its margins mu; with what `advance` returns."""
+    v = gram @ duals
+    sizes = np.empty(keep)
+    for j in range(keep):
+        t = skip + j
+        _, log_step, failed = advance_gram(gram, mu0, C, mu, t, t + 1, rule, layout)
+        if failed >= 0:
+            return sizes, log_step, failed
+        along = (C @ v) / (duals @ v)
+        sizes[j] = math.sqrt(max(0.0, (C - along * duals) @ (mu - along * v)))
+    return sizes, 0.0, -1

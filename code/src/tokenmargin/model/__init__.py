@@ -1,0 +1,1 @@
+"""The attention layer: losses, equations, gradient weights, many digits."""

@@ -1,0 +1,1 @@
+"""The theorems as numbers computed from the data."""

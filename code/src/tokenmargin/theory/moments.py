@@ -1,0 +1,44 @@
+"""The rate at which Adam sparsifies."""
+
+from __future__ import annotations
+
+import math
+
+from scipy.optimize import brentq
+
+from ..training.moments import Adam
+from ..training.rules import require_positive
+
+
+def adam_rate(rule: Adam, margin: float) -> float:
+    """The rate r at which Adam with eps = 0 makes e^{-mu} decay, e^{-r t}, in the max norm's direction.
+
+    Where the entries of the gradient decay exactly as e^{-r t} with signs that stay, Adam's ratio mhat/sqrt(vhat) tends to
+
+        f(r) = (1 - beta1)/(1 - beta1 e^r) * sqrt((1 - beta2 e^{2r})/(1 - beta2)),
+
+    so each entry of W moves by eta f(r) and the margins grow by margin * eta * f(r) a step, which must be r. The solution
+    lies below eta * margin for memory that matters little, and always below log(1/beta2)/2, where f vanishes.
+
+    Parameters
+    ----------
+    rule : Adam
+        With beta1 < sqrt(beta2), 0 < beta2; eps is taken for zero.
+    margin : float
+        The max-norm margin, `MaxNormSVM.margin`, > 0.
+
+    Raises
+    ------
+    ValueError
+        If beta1 >= sqrt(beta2): the first moment's memory is longer than the second's.
+    """
+    if not rule.beta1 < math.sqrt(rule.beta2):
+        raise ValueError(f"beta1 is {rule.beta1} and beta2 {rule.beta2}: the law needs beta1 < sqrt(beta2).")
+    require_positive("margin", margin)
+    b1, b2 = rule.beta1, rule.beta2
+
+    def excess(r: float) -> float:
+        ratio = (1.0 - b1) / (1.0 - b1 * math.exp(r)) * math.sqrt(max(0.0, 1.0 - b2 * math.exp(2.0 * r)) / (1.0 - b2))
+        return r - rule.eta * margin * ratio
+
+    return float(brentq(excess, 0.0, -0.5 * math.log(b2), xtol=1e-15))

@@ -1,0 +1,1 @@
+"""Step rules and runs, exact to any ||W||."""

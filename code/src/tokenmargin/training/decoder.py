@@ -1,0 +1,87 @@
+"""A decoder for sequences that come without one: trained jointly with W from zero, then fixed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ..data.digits import digits
+from ..data.npz import read_npz
+from ..data.problem import TokenProblem
+from ..data.sequences import Sequences
+from ..errors import BadFileError, InvalidProblemError, TiedTokensError
+from ..model.losses import Loss
+from ..types import Array
+from .joint import train_joint
+
+
+def trained_decoder(
+    sequences: Sequences, steps: int = 2000, *, eta0: float = 0.5, decay: float = 2 / 3, loss: Loss = "exponential"
+) -> Array:
+    """u after a joint run of W and u by normalised steps from zero (deterministic), shape (d,).
+
+    Where sequences have several queries the joint run reads their mean. Arguments as in `train_joint`.
+    """
+    single = sequences if sequences.Q == 1 else sequences.mean_query()
+    return train_joint(single, steps, eta0=eta0, decay=decay, loss=loss, record=[steps]).u()
+
+
+def with_trained_decoder(sequences: Sequences, steps: int = 2000) -> TokenProblem:
+    """The token problem of sequences read by their `trained_decoder`.
+
+    Raises
+    ------
+    TiedTokensError
+        If two tokens of a sequence score alike under it.
+    """
+    return _read(sequences, trained_decoder(sequences, steps))
+
+
+def digit_problem(
+    classes: tuple[int, int] = (0, 1), n: int = 40, patches: int = 4, *, seed: int, joint_steps: int = 200
+) -> TokenProblem:
+    """Two of the UCI digits (`data.digits.digits`), read by a decoder from a short joint run that is then fixed.
+
+    Parameters
+    ----------
+    classes, n, patches, seed
+        See `data.digits.digits`.
+    joint_steps : int
+        Steps of `train_joint` (constant length 0.1, logistic loss) from zero; the decoder is its u, scaled to norm one: that
+        leaves the optimal tokens as they are and keeps the scores, hence the weights of the sequences, of order one.
+    """
+    sequences = digits(classes, n, patches, seed=seed)
+    u = trained_decoder(sequences, joint_steps, eta0=0.1, decay=0.0, loss="logistic")
+    return _read(sequences, u / np.linalg.norm(u))
+
+
+def problem_of(sequences: Sequences, decoder: Array | None, *, steps: int = 2000) -> TokenProblem:
+    """The token problem of what `read_npz` returns; without a decoder, one is trained."""
+    return with_trained_decoder(sequences, steps) if decoder is None else TokenProblem.of(sequences, decoder)
+
+
+def from_npz(path: str | os.PathLike, *, steps: int = 2000, memory: int | None = None) -> TokenProblem:
+    """The token problem of a file; `read_npz` says what it may hold, `problem_of` what happens without a decoder.
+
+    Raises
+    ------
+    BadFileError
+        One line: the file, and what to change.
+    """
+    try:
+        return problem_of(*read_npz(path, memory=memory), steps=steps)
+    except InvalidProblemError as error:
+        raise error if isinstance(error, BadFileError) else BadFileError(f"{Path(path).name}: {error}") from None
+
+
+def _read(sequences: Sequences, decoder: Array) -> TokenProblem:
+    """The problem; where best scores tie, in words for those who gave no decoder."""
+    try:
+        return TokenProblem.of(sequences, decoder)
+    except TiedTokensError as error:
+        what = str(error).partition(" Give a decoder")[0]
+        raise TiedTokensError(
+            f"{what} The decoder was trained on these sequences: drop them, or train it longer.", error.sequences
+        ) from None
