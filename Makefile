@@ -56,6 +56,7 @@ lint: $(ENVIRONMENT)  ## Check code, notebooks and workflows
 	@$(BIN)/ruff format --check $(RUFF) code
 	@$(BIN)/ruff format --check $(RUFF) --line-length $(COLUMN) book
 	@$(BIN)/python -m companion.build.clean --check
+	@$(BIN)/mypy --config-file code/mypy.ini
 	@$(BIN)/zizmor --offline --quiet .github/workflows
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 

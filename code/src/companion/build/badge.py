@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
 
-from companion.build.claims_table import summary
-from companion.build.paths import BOOK, CLAIMS, HTML, README
+from companion.build.claims_table import read, summary
+from companion.build.paths import BOOK, HTML, README
 
 PICTURE = "fig-overview.svg"
 
@@ -25,7 +24,7 @@ def with_line(readme: str, line: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write or check the line; returns the exit code."""
-    rows = json.loads(CLAIMS.read_text())
+    rows = read(HTML / "claims.json")
     old = README.read_text()
     new = with_line(old, f"**{summary(rows)}**, checked on every build.")
     if "--check" in arguments:

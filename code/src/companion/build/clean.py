@@ -32,7 +32,8 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
 
 def text(notebook: NotebookNode) -> str:
     """The notebook as it is committed."""
-    return nbformat.writes(notebook, indent=1, ensure_ascii=False).rstrip("\n") + "\n"
+    written: str = nbformat.writes(notebook, indent=1, ensure_ascii=False)
+    return written.rstrip("\n") + "\n"
 
 
 def fault(path: Path) -> str | None:

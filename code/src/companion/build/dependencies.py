@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from companion.build import commit
 from companion.build.paths import ROOT, write_whole
@@ -25,7 +26,6 @@ SETTINGS = SOURCES / "companion" / "build" / "settings.py"
 STAMPS = Path("_build/stamps")
 ENVIRONMENT = "environment"  # the stamp of Python's version and the lock
 LOCK = Path("requirements.txt")
-LAST = "claims.ipynb"  # reads the executed copies of all others
 PROSE = ("*.md", "*.bib", "_static/*")
 
 
@@ -87,7 +87,7 @@ def _on_demand(code: str, sources: Path, package: str) -> set[Path]:
     return {file for file in found if file}
 
 
-def notebook_code(notebook: dict) -> str:
+def notebook_code(notebook: dict[str, Any]) -> str:
     """The Python of all code cells, without the lines that only IPython reads."""
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     return "\n".join("pass" if line.lstrip()[:1] in {"%", "!"} else line for line in "\n".join(cells).splitlines())
@@ -142,8 +142,6 @@ def rules(root: Path) -> str:
     lines = [_line("NOTEBOOKS :=", books), _line("PAGES :=", (stamp(root, path) for path in pages(root)))]
     for path in books:
         stamps = [stamp(root, needed) for needed in needs(path, root)]
-        if path.name == LAST:
-            stamps += [Path("$(EXECUTED)") / other for other in books if other != path]
         lines.append(_line(f"$(EXECUTED)/{path}:", [*stamps, environment]))
     return "".join(lines)
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
@@ -50,7 +51,8 @@ class Progress:
 
     def __init__(self, name: str, total: int, every: float = 15.0):
         self.name, self.total, self.every = name, total, every
-        self.done, self.current = 0, None
+        self.done = 0
+        self.current: NotebookNode | None = None
         self.start = self.spoken = time.perf_counter()
 
     def begin(self, cell: NotebookNode, cell_index: int) -> None:
@@ -59,7 +61,7 @@ class Progress:
         if time.perf_counter() - self.spoken > self.every:
             self.say()
 
-    def end(self, execute_reply: dict, **_: object) -> None:
+    def end(self, execute_reply: dict[str, Any], **_: object) -> None:
         """Count a cell that has been executed without an error (papermill's hook)."""
         self.done += execute_reply["content"]["status"] == "ok"
 
@@ -101,12 +103,14 @@ def _name(source: Path) -> str:
     return str(source.resolve().relative_to(BOOK).with_suffix("")) if inside else source.stem
 
 
-def _papermill(source: Path, failed: Path, values: dict, settings, progress: Progress) -> Exception | None:
+def _papermill(
+    source: Path, failed: Path, values: dict[str, Any], settings: object, progress: Progress
+) -> Exception | None:
     """Run papermill; return, not raise, what it raised, because the saved copy is read next."""
     import papermill
     from papermill.translators import PythonTranslator, papermill_translators
 
-    class Literals(PythonTranslator):
+    class Literals(PythonTranslator):  # type: ignore[misc]
         """Writes tuples as tuples; papermill would make them texts."""
 
         @classmethod
@@ -179,8 +183,7 @@ def gate(notebook: NotebookNode, name: str, error: Exception | None, last: Noteb
                 raise InputRefused(name, reason)
             raise NotebookFailed(name, reason, _describe(cell, index), f"{details}\n{kept}")
     if error is not None:
-        index = next((i for i, cell in enumerate(cells) if last and cell.id == last.id), None)
-        where = _describe(last, index) if index is not None else ""
+        where = next((_describe(cell, i) for i, cell in enumerate(cells) if last and cell.id == last.id), "")
         raise NotebookFailed(name, f"{type(error).__name__}", where, f"{error}\n{kept}")
     for index, cell in enumerate(cells):
         if _is_live(cell) and cell.execution_count is None:

@@ -10,13 +10,15 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from companion.build.claims_table import claims_of
 from companion.build.paths import BOOK, HTML, ROOT, RUNS
 from companion.build.toc import title
-from companion.chapter.claims import MIME
 
 LINK = re.compile(r"\[\]\(([\w./-]+)\.(ipynb|md)\)")
-HREF = re.compile(r'(?<=href=")([\w./-]+)\.html(?=[#"])')  # of claims, relative to the chapter
 PARTS = ("_static", "_images", "_sphinx_design_static")
 NOTE = """
 ```{note}
@@ -45,8 +47,11 @@ def render_page(notebook: Path, chapter: Path, runs: Path = RUNS) -> Path:
         (source / f"{name}.ipynb").write_text(json.dumps(_alone(json.loads(notebook.read_text()), chapter, target)))
         shutil.copytree(BOOK / "_static", source / "book" / "_static")
         shutil.copyfile(BOOK / "references.bib", source / "book" / "references.bib")
-        options = ["--config", str(ROOT / "_config.yml"), "--path-output", str(built)]
-        command = [Path(sys.executable).with_name("jupyter-book"), "build", str(source), *options]
+        config = yaml.safe_load((ROOT / "_config.yml").read_text())
+        config["sphinx"]["config"]["companion_outside"] = Path(os.path.relpath(HTML, target.parent)).as_posix()
+        (source / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True))
+        options = ["--config", str(source / "_config.yml"), "--path-output", str(built)]
+        command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(source), *options]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         pages = built / "_build" / "html"
         if not (pages / f"{name}.html").exists():
@@ -58,26 +63,23 @@ def render_page(notebook: Path, chapter: Path, runs: Path = RUNS) -> Path:
     return target
 
 
-def _alone(notebook: dict, chapter: Path, target: Path) -> dict:
+def _alone(notebook: dict[str, Any], chapter: Path, target: Path) -> dict[str, Any]:
     """`notebook` with a note below its title, its links to other chapters turned to the built book, and references."""
 
     def address(name: str) -> str:
         other = Path(os.path.relpath(chapter.parent / f"{name}.html", BOOK))
         return Path(os.path.relpath(HTML / "book" / other, target.parent)).as_posix()
 
-    def link(match: re.Match) -> str:
+    def link(match: re.Match[str]) -> str:
         return f'<a href="{address(match[1])}">{title(chapter.parent / f"{match[1]}.{match[2]}")}</a>'
 
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             cell["source"] = LINK.sub(link, "".join(cell["source"]))
-        for output in cell.get("outputs", []):
-            if MIME in output.get("data", {}):
-                shown = "".join(output["data"]["text/html"])
-                output["data"]["text/html"] = HREF.sub(lambda match: address(match[1]), shown)
     first = notebook["cells"][0]
     head, _, rest = "".join(first["source"]).partition("\n")
     first["source"] = f"{head}\n{NOTE}{rest}"
-    if any("{cite}" in "".join(cell["source"]) for cell in notebook["cells"]):
+    cites = any("{cite}" in "".join(cell["source"]) for cell in notebook["cells"])
+    if cites or any(row["citation"] for row in claims_of(notebook)):
         notebook["cells"].append({"cell_type": "markdown", "id": "references", "metadata": {}, "source": REFERENCES})
     return notebook

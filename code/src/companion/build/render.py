@@ -1,11 +1,10 @@
-"""Render the executed book from scratch, check it, and only then put it in the place of the last good one.
+"""Collect the claims, render the executed book from scratch, check it, and only then put it in the place of the last good one.
 
 ``python -m companion.build.render``. Sphinx's cache is not used: with it a second run passes although the first one failed.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -14,8 +13,8 @@ import time
 from pathlib import Path
 
 from companion.build.check_site import check
-from companion.build.claims_table import summary
-from companion.build.paths import BUILD, CLAIMS, HTML, ROOT, relative
+from companion.build.claims_table import DuplicateClaim, collect, summary, write
+from companion.build.paths import BUILD, HTML, ROOT, relative
 from companion.build.toc import documents
 
 WORK = BUILD / "render"
@@ -29,7 +28,7 @@ def build() -> Path:
     """Run Jupyter Book with warnings as errors; returns the folder of the pages."""
     shutil.rmtree(WORK, ignore_errors=True)
     options = ["--path-output", str(WORK), "-W", "-n", "--keep-going"]
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", str(ROOT), *options]
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT), *options]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     (BUILD / "render.log").write_text(done.stdout)
     if done.returncode:
@@ -58,17 +57,18 @@ def main() -> int:
     """Render, check, swap; returns the exit code."""
     start = time.perf_counter()
     try:
+        rows = collect()
+        write(rows)
         pages = build()
         problems = check(pages)
         if problems:
             raise RenderFailed("The built pages have problems:\n" + "\n".join(map(str, problems)))
-    except RenderFailed as problem:
+    except (RenderFailed, DuplicateClaim) as problem:
         print(f"\nFAILED rendering\n{problem}\nThe last good pages are untouched.\n", file=sys.stderr)
         return 1
     swap(pages)
     print(f"  {'rendered':<34} {len(documents()):>7} pages {time.perf_counter() - start:7.1f} s")
-    if CLAIMS.exists():
-        print(f"  {summary(json.loads(CLAIMS.read_text()))}")
+    print(f"  {summary(rows)}")
     return 0
 
 

@@ -13,10 +13,11 @@ import os
 import sys
 from pathlib import Path
 
+from companion.build.claims_table import claims_of
 from companion.build.execute import NotebookFailed, execute, shown
 from companion.build.page import render_page
 from companion.build.paths import BOOK, RUNS, relative
-from companion.chapter.claims import MIME, REPORT
+from companion.chapter.claims import REPORT
 
 
 def target_of(name: str, given: dict[str, str]) -> Path:
@@ -41,13 +42,6 @@ def find(name: str) -> Path:
     return path
 
 
-def claims_of(notebook: Path) -> dict[str, bool]:
-    """Which claims of an executed notebook hold, by id."""
-    cells = json.loads(notebook.read_text())["cells"]
-    outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
-    return {data[MIME]["id"]: data[MIME]["holds"] for data in outputs if MIME in data}
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="companion.build.run", description=__doc__.splitlines()[0])
@@ -63,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (NotebookFailed, ValueError, FileNotFoundError) as problem:
         print(shown(problem), file=sys.stderr)
         return 1
-    verdicts = claims_of(target)
+    verdicts = {row["id"]: row["holds"] for row in claims_of(json.loads(target.read_text()))}
     if names := [id for id, holds in verdicts.items() if not holds]:
         print(f"With these parameters {len(names)} of its claims do not hold: {', '.join(names)}")
     elif verdicts:

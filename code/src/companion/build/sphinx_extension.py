@@ -9,14 +9,16 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.fileutil import copy_asset
+from sphinx.util.typing import ExtensionMetadata
 
-from companion.build import commit
-from companion.build.paths import CLAIMS, EXECUTED, ROOT
+from companion.build import claims_view, commit
+from companion.build.paths import EXECUTED, ROOT
 from companion.chapter.claims import MIME
 
 FORMATS = {"svg": "image/svg+xml", "pdf": "application/pdf"}
@@ -40,7 +42,7 @@ def read_executed(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = json.dumps(folded(json.loads(path.read_text() if path else source[0])))
 
 
-def folded(notebook: dict) -> dict:
+def folded(notebook: dict[str, Any]) -> dict[str, Any]:
     """The notebook with the code of each cell that makes claims folded away: the claims say what it checks."""
     for cell in notebook["cells"]:
         tags = cell["metadata"].get("tags", [])
@@ -73,7 +75,7 @@ def _provenance(docname: str, name: str) -> str:
     )
 
 
-def figures(notebook: dict) -> Iterator[tuple[str, dict]]:
+def figures(notebook: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and image data of each captioned figure of an executed notebook."""
     for cell in notebook["cells"]:
         name = cell["metadata"].get("mystnb", {}).get("figure", {}).get("name")
@@ -94,7 +96,7 @@ def write_figures(app: Sphinx, error: Exception | None) -> None:
             write_figure(folder / name, data)
 
 
-def write_figure(stem: Path, data: dict) -> None:
+def write_figure(stem: Path, data: dict[str, Any]) -> None:
     """Write one figure in the formats it has."""
     if FORMATS["svg"] in data:
         stem.with_name(f"{stem.name}.svg").write_text("".join(data[FORMATS["svg"]]))
@@ -106,7 +108,10 @@ def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
     """Put MathJax beside the pages, so that no page asks the network for it (build-finished)."""
     if error or app.builder.format != "html":
         return
-    package = Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent
+    found = importlib.util.find_spec("sphinx-mathjax-offline")
+    if found is None or found.origin is None:
+        raise ExtensionError("sphinx-mathjax-offline is not installed: make book")
+    package = Path(found.origin).parent
     source, target = package / "static" / "mathjax", Path(app.outdir) / "_static" / "mathjax"
     for part in MATHJAX:
         copy_asset(source / part, target / part if (source / part).is_dir() else target)
@@ -114,15 +119,17 @@ def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
 
 def copy_claims(app: Sphinx, error: Exception | None) -> None:
     """Put ``claims.json`` beside the pages (build-finished)."""
-    if not error and CLAIMS.exists():
-        shutil.copyfile(CLAIMS, Path(app.outdir) / "claims.json")
+    claims = Path(app.config.companion_claims)
+    if not error and claims.exists():
+        shutil.copyfile(claims, Path(app.outdir) / "claims.json")
 
 
-def setup(app: Sphinx) -> dict:
+def setup(app: Sphinx) -> ExtensionMetadata:
     """Sphinx calls this."""
+    claims_view.setup(app)
     app.connect("source-read", read_executed)
     app.connect("doctree-read", add_provenance)
     for finish in (write_figures, copy_mathjax, copy_claims):
         app.connect("build-finished", finish)
-    app.set_html_assets_policy("always")  # the mathematics of a claim is invisible to Sphinx
+    app.set_html_assets_policy("always")  # mathematics in a table that a notebook makes is invisible to Sphinx
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,20 +1,19 @@
 """Claims that are checked: a statement, what is predicted, what was measured, and how far apart they may be.
 
-A claim that does not hold raises, so the build fails; the page of claims shows the state of all of them.
+A claim that does not hold raises, so the build fails. The notebook keeps a claim as data; the pages are made of it by
+`companion.build`.
 """
 
 from __future__ import annotations
 
-import html
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import Any
 
 from companion.chapter.numbers import text
-from companion.chapter.paths import BOOK
 
 SOURCES = {
     "abstract": "the paper's abstract",
@@ -22,34 +21,23 @@ SOURCES = {
     "companion": "this companion",
     "neighbour": "a related paper",
 }
-# What a companion's source may name, with the page and the label of the statement that a reader is sent to.
-RESULTS = {
-    "one-clock": ("finite-time-rates", "thm-one-clock"),
-    "sharp-order": ("finite-time-rates", "thm-sharp-order"),
-    "global-convergence": ("global-convergence", "thm-global"),
-    "sharp-constant": ("exact-constants", "thm-sharp-constant"),
-    "rate table": ("exact-constants", "thm-sharp-constant"),
-    "settling": ("exact-constants", "prop-settling"),
-    "loss-gap": ("finite-time-rates", "cor-loss-gap"),
-    "settled-direction": ("real-data", "prop-real-settled"),
-    "edge": ("edge-of-stability", "thm-edge"),
-    "sparsification": ("sparsification", "thm-sparse"),
-    "joint-training": ("joint-training", "thm-joint"),
-    "joint training": ("joint-training", "thm-joint"),
-    "alternative": ("your-data", "thm-alternative"),
-    "either a margin or a certificate": ("your-data", "thm-alternative"),
-    "Farkas certificate": ("your-data", "thm-alternative"),
-    "certificate": ("scale", "thm-certificate"),
-    "what the certificate guarantees": ("scale", "thm-certificate"),
-    "gradient identity": ("model", "lem-model-gradient"),
-    "the gradient is a combination of constraints": ("model", "lem-model-gradient"),
-    "log-scale": ("numerics", "prop-logscale"),
-    "numerics": ("numerics", "prop-logscale"),
-    "full self-attention": ("self-attention", "prop-self"),
+SENTENCES = {
+    "direction": "convergence in direction",
+    "global": "global convergence",
+    "rates": "rates of the direction",
+    "sparsification": "rate of sparsification",
 }
-KINDS = "theorems?|proposition|corollary|lemma"
-NAMED = re.compile(rf"\b({'|'.join(sorted(map(re.escape, RESULTS), key=len, reverse=True))})\b(?: (?:{KINDS})\b)?")
-ARXIV = re.compile(r"\barXiv (\d{4}\.\d{5}(?:v\d+)?)")
+KINDS = {
+    "equality": "a measurement equals a prediction",
+    "bound": "a measurement stays on one side of a bound",
+    "count": "a statement is true in every case tried",
+    "failure": "without one of its conditions a statement fails",
+}
+STATUSES = {
+    "proved": "a proof is given or cited",
+    "measured": "an observation without a proof",
+    "conjectured": "an estimate or a conjecture, compared with measurements",
+}
 MIME = "application/vnd.companion.claim+json"
 TINY = 1e-300
 REPORT = "report"  # value of COMPANION_CLAIMS under which a claim that fails is shown but does not raise
@@ -62,6 +50,7 @@ RELATIONS: dict[str, Relation] = {
     "at least": lambda measured, predicted, tol: measured >= predicted - tol,
     "all": lambda measured, predicted, tol: measured == predicted,
 }
+KIND_OF = {"close": "equality", "absolute": "equality", "at most": "bound", "at least": "bound", "all": "count"}
 
 
 class ClaimDoesNotHold(AssertionError):
@@ -76,44 +65,59 @@ class ClaimDoesNotHold(AssertionError):
 
 
 class ClaimIsMalformed(ValueError):
-    """A claim cannot be judged: an unknown source or relation, a bad id, or a number that is not finite."""
+    """A claim cannot be judged or placed: an unknown word, a missing field, or a number that is not finite."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One checked statement; `claim` makes, shows and judges it in one call."""
+    """One checked statement; `claim` makes, shows and judges it in one call, and explains the fields."""
 
     id: str
     statement: str
     source: str
     predicted: float
     measured: float
-    tolerance: float
+    tolerance: float = 0.0
     relation: str = "close"
     figure: str | None = None
+    theorem: str | None = None
+    abstract: str | None = None
+    citation: str | None = None
+    detail: str | None = None
+    kind: str = ""
+    status: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", self.id):
             raise ClaimIsMalformed(f"claim id {self.id!r} must be words joined by single hyphens")
-        if self.kind not in SOURCES:
-            raise ClaimIsMalformed(
-                f"claim {self.id!r}: source {self.source!r} must begin with one of {', '.join(SOURCES)}, "
-                "followed by ':' and details if any"
-            )
-        if self.relation not in RELATIONS:
-            raise ClaimIsMalformed(
-                f"claim {self.id!r}: relation {self.relation!r} must be one of {', '.join(RELATIONS)}"
-            )
+        self._is_one_of("source", SOURCES)
+        self._is_one_of("relation", RELATIONS)
+        object.__setattr__(self, "kind", self.kind or KIND_OF[self.relation])
+        object.__setattr__(self, "status", self.status or ("proved" if self.theorem else "measured"))
+        self._is_one_of("kind", KINDS)
+        self._is_one_of("status", STATUSES)
+        self._is_supported()
         for name in ("predicted", "measured", "tolerance"):
             if not math.isfinite(getattr(self, name)):
                 raise ClaimIsMalformed(f"claim {self.id!r}: {name} is {getattr(self, name)}, not a finite number")
         if self.tolerance < 0:
             raise ClaimIsMalformed(f"claim {self.id!r}: tolerance {self.tolerance} is negative")
 
-    @property
-    def kind(self) -> str:
-        """Where the statement comes from: a key of `SOURCES`."""
-        return self.source.partition(":")[0].strip()
+    def _is_one_of(self, name: str, words: Mapping[str, object]) -> None:
+        value = getattr(self, name)
+        if value not in words:
+            raise ClaimIsMalformed(f"claim {self.id!r}: {name} {value!r} must be one of {', '.join(words)}")
+
+    def _is_supported(self) -> None:
+        """Refuse a claim that does not say what it rests on."""
+        if self.source == "abstract" or self.abstract is not None:
+            self._is_one_of("abstract", SENTENCES)
+        if (self.source == "abstract") != (self.abstract is not None):
+            raise ClaimIsMalformed(f"claim {self.id!r}: a sentence of the abstract needs the source 'abstract'")
+        if self.source == "neighbour" and not self.citation:
+            raise ClaimIsMalformed(f"claim {self.id!r}: a neighbour's claim needs a citation, a key of references.bib")
+        if self.status == "proved" and not (self.theorem or self.citation):
+            raise ClaimIsMalformed(f"claim {self.id!r}: what is proved needs a theorem or a citation")
 
     @property
     def holds(self) -> bool:
@@ -150,48 +154,13 @@ class Claim:
             return f"{self.relation} {slack if sign == '+' else sign + slack}"
         return f"{self.relation} {number}" + (f" ({sign} {slack})" if self.tolerance else "")
 
-    def as_dict(self) -> dict:
-        """All fields, with the verdict and what a reader reads, for `claims.json`."""
-        read = {"expectation": self.expectation(), "found": self.found()}
-        return asdict(self) | {"kind": self.kind, "holds": self.holds} | read
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, with the verdict and what a reader reads, as ``claims.json`` has them."""
+        return asdict(self) | {"holds": self.holds, "expectation": self.expectation(), "found": self.found()}
 
-    def to_html(self) -> str:
-        """One compact block, with an anchor to link to."""
-        state, sign, word = ("holds", "✓", "holds") if self.holds else ("fails", "✗", "does not hold")
-        row = f"{address('claims')}#row-{self.id}"
-        return (
-            f'<div class="claim claim-{state}" id="claim-{self.id}">'
-            f'<span class="claim-state" title="{word}">{sign}<span> {word}</span></span> '
-            f'<span class="claim-statement">{prose(self.statement)}</span> '
-            f'<span class="claim-details"><span>predicted {self.expectation()}</span>, '
-            f"<span>measured <b>{self.found()}</b></span> "
-            f'<span class="claim-source">{source_html(self.source)} · <a href="{row}">{self.id}</a></span></span></div>'
-        )
-
-
-def address(page: str, folder: Path | None = None) -> str:
-    """Address of a page of the book, such as ``claims``, from `folder` (that of the running notebook)."""
-    here = Path.cwd() if folder is None else folder
-    return Path(os.path.relpath(BOOK / f"{page}.html", here if here.is_relative_to(BOOK) else BOOK)).as_posix()
-
-
-def source_html(source: str, folder: Path | None = None) -> str:
-    """A claim's source as HTML: the theorem that it names, or the paper, is a link from a page in `folder`."""
-    kind, colon, details = prose(source).partition(":")
-
-    def link(match: re.Match) -> str:
-        page, label = RESULTS[match[1]]
-        return f'<a href="{address(page, folder)}#{label}">{match[0]}</a>'
-
-    details = NAMED.sub(link, details) if kind.strip() == "companion" else details
-    return kind + colon + ARXIV.sub(r'<a href="https://arxiv.org/abs/\1">\g<0></a>', details)
-
-
-def prose(words: str) -> str:
-    """HTML of a short text in which ``$...$`` is mathematics and backticks are code."""
-    words = html.escape(words, quote=False)
-    words = re.sub(r"\$(.+?)\$", r'<span class="math notranslate nohighlight">\\(\1\\)</span>', words)
-    return re.sub(r"`(.+?)`", r"<code>\1</code>", words)
+    def __str__(self) -> str:
+        sign = "✓" if self.holds else "✗ DOES NOT HOLD:"
+        return f"{sign} {self.id}: {self.statement}; predicted {self.expectation()}, measured {self.found()}"
 
 
 def claim(
@@ -204,18 +173,24 @@ def claim(
     tolerance: float = 0.0,
     relation: str = "close",
     figure: str | None = None,
+    theorem: str | None = None,
+    abstract: str | None = None,
+    citation: str | None = None,
+    detail: str | None = None,
+    kind: str = "",
+    status: str = "",
 ) -> None:
     """Check a statement, show the result on the page, and fail the build when it does not hold.
 
     Parameters
     ----------
     id : str
-        Unique in the whole book: words joined by hyphens. The anchor is ``claim-<id>``.
+        Unique in the whole book: words joined by hyphens, written out so that it can be searched. The anchor is
+        ``claim-<id>``.
     statement : str
         One sentence; ``$...$`` is typeset.
-    source : str
-        ``abstract``, ``secondary``, ``companion`` or ``neighbour``, with details after a colon
-        (``"companion: one-clock theorem"``).
+    source : {"abstract", "secondary", "companion", "neighbour"}
+        Whose statement it is.
     predicted, measured : float
         Finite numbers. For ``all``: how many were tried, and of how many it is true.
     tolerance : float
@@ -224,18 +199,44 @@ def claim(
         How the measurement relates to the prediction.
     figure : str, optional
         Name of the figure that shows it (``mystnb`` metadata of its cell).
+    theorem : str, optional
+        Label of the statement of this book that it tests, such as ``thm-edge``.
+    abstract : {"direction", "global", "rates", "sparsification"}, optional
+        Which sentence of the paper's abstract it tests; needed when that is the source.
+    citation : str, optional
+        Key of ``references.bib``; needed for a neighbour's statement.
+    detail : str, optional
+        Free words shown with the source, such as ``part 2``.
+    kind : {"equality", "bound", "count", "failure"}, optional
+        By default what the relation makes it; ``failure`` where a statement loses one of its conditions.
+    status : {"proved", "measured", "conjectured"}, optional
+        By default ``proved`` when a theorem is named, else ``measured``.
 
     Raises
     ------
     ClaimDoesNotHold
         When measurement and prediction disagree.
     ClaimIsMalformed
-        When it cannot be judged.
+        When it cannot be judged or placed.
     """
     from IPython.display import display
 
-    result = Claim(id, statement, source, float(predicted), float(measured), float(tolerance), relation, figure)
-    plain = f"Claim {id}: {result.expectation()} predicted, {text(result.measured)} measured"
-    display({"text/plain": plain, "text/html": result.to_html(), MIME: result.as_dict()}, raw=True)
+    result = Claim(
+        id,
+        statement,
+        source,
+        predicted=float(predicted),
+        measured=float(measured),
+        tolerance=float(tolerance),
+        relation=relation,
+        figure=figure,
+        theorem=theorem,
+        abstract=abstract,
+        citation=citation,
+        detail=detail,
+        kind=kind,
+        status=status,
+    )
+    display({"text/plain": str(result), MIME: result.as_dict()}, raw=True)
     if not result.holds and os.environ.get("COMPANION_CLAIMS") != REPORT:
         raise ClaimDoesNotHold(result)

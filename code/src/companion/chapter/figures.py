@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from cycler import cycler
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 # Okabe and Ito's palette, told apart by all readers; each step rule keeps its colour, dash and marker throughout.
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -25,7 +32,7 @@ DASHES = {
 }
 MARKERS = {"GD": "s", "NGD": "o", "NGD/sqrt": "^", "Polyak": "D", "bound": "", "theory": ""}
 
-STYLE = {
+STYLE: dict[str, Any] = {
     "figure.figsize": (7, 4),
     "figure.constrained_layout.use": True,
     "font.size": 10.5,
@@ -52,15 +59,16 @@ def use_style() -> None:
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
     set_matplotlib_formats("svg", "pdf")
-    mpl.rcParams.update(STYLE)
+    for name, value in STYLE.items():
+        mpl.rcParams[name] = value  # type: ignore[index]
 
 
-def rule_style(rule: str) -> dict:
+def rule_style(rule: str) -> dict[str, Any]:
     """Colour and dash of a step rule, for ``ax.plot(x, y, **rule_style("NGD"))``."""
     return {"color": COLOURS[rule], "linestyle": DASHES[rule]}
 
 
-def band(ax, x, ys, *, spread: str = "quartiles", **line):
+def band(ax: Axes, x: ArrayLike, ys: NDArray[np.float64], *, spread: str = "quartiles", **line: Any) -> Line2D:
     """Draw the median over seeds as a line, with a band of its spread.
 
     Parameters
@@ -84,7 +92,9 @@ def band(ax, x, ys, *, spread: str = "quartiles", **line):
     return median
 
 
-def density(ax, clouds, extent, *, colour, rows=420):
+def density(
+    ax: Axes, clouds: NDArray[np.float64], extent: tuple[float, float, float, float], *, colour: str, rows: int = 420
+) -> NDArray[np.float64]:
     """Draw how often a value occurs, column by column: the bifurcation diagram of many orbits, as one image.
 
     Parameters
@@ -107,7 +117,7 @@ def density(ax, clouds, extent, *, colour, rows=420):
     from matplotlib.colors import LinearSegmentedColormap
 
     counts = np.array([np.histogram(column, bins=rows, range=extent[2:])[0] for column in clouds]).T
-    share = rows * counts / clouds.shape[1]
+    share: NDArray[np.float64] = rows * counts / clouds.shape[1]
     thick = np.maximum(share, np.maximum(np.roll(share, 1, axis=0), np.roll(share, -1, axis=0)))
     shades = LinearSegmentedColormap.from_list("density", ["white", colour, "#00131f"])
     tone = np.sqrt(np.minimum(thick / 16.0, 1.0))

@@ -36,7 +36,7 @@ def by_rule(ax: Axes, x: ArrayLike, curves: Mapping[str, ArrayLike], **line: Any
     shown = np.asarray(x) > 0
     drawn = {}
     for rule, values in curves.items():
-        ys = np.atleast_2d(values)[:, shown]
+        ys = np.atleast_2d(np.asarray(values, dtype=np.float64))[:, shown]
         drawn[rule] = band(ax, np.asarray(x)[shown], ys, label=rule, **(rule_style(rule) | line))
     ax.set(xscale="log", yscale="log")
     return drawn
@@ -45,8 +45,9 @@ def by_rule(ax: Axes, x: ArrayLike, curves: Mapping[str, ArrayLike], **line: Any
 def guide(ax: Axes, slope: float, start: tuple[float, float], end: float, label: str) -> Line2D:
     """Draw a thin line of the given slope in log-log axes, from the point `start` to the abscissa `end`, and name it."""
     x = np.array([start[0], end])
-    (line,) = ax.plot(x, start[1] * (x / start[0]) ** slope, color="0.45", linewidth=0.9)
-    ax.annotate(label, (x[1], line.get_ydata()[1]), (3, 0), textcoords="offset points", va="center", color="0.35")
+    y = start[1] * (x / start[0]) ** slope
+    (line,) = ax.plot(x, y, color="0.45", linewidth=0.9)
+    ax.annotate(label, (x[1], y[1]), (3, 0), textcoords="offset points", va="center", color="0.35")
     return line
 
 
