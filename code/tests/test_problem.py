@@ -90,7 +90,7 @@ def test_copies_of_the_best_token_are_found_whatever_rounding_makes_of_their_sco
 
 def test_zero_copies_are_taken_for_padding():
     tokens = np.array([[[-1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]])
-    with pytest.raises(TiedTokensError, match="tokens 1 and 2 of sequence 0 are equal.*is this padding"):
+    with pytest.raises(TiedTokensError, match=r"tokens 1 and 2 of sequence 0 are equal.*is this padding"):
         TokenProblem(tokens, [1], [1.0, 0.0])
 
 
