@@ -16,7 +16,7 @@ SITE := _build/html/claims.json
 SCIENCE := $(shell find code/src/tokenmargin -name '*.py')
 RUFF := --config code/ruff.toml
 
-.PHONY: book site test run lint format lock lab bench badge badge-check clean help
+.PHONY: book site test fuzz run lint format lock lab bench badge badge-check clean help
 
 book: $(ENVIRONMENT)  ## Execute what changed, render, check: the book is _build/html/index.html
 	@mkdir -p _build && : > _build/executed.log
@@ -46,6 +46,9 @@ $(WARM): $(SCIENCE) $(ENVIRONMENT)
 
 test: $(ENVIRONMENT)  ## Run the tests, warnings as errors
 	@$(BIN)/python -m pytest -c code/pytest.ini code/tests
+
+fuzz: $(ENVIRONMENT)  ## Run the tests with new random examples
+	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -c code/pytest.ini code/tests
 
 run: $(ENVIRONMENT) | $(WARM)  ## Execute one chapter anew: make run NOTEBOOK=model P="-p seed 3"
 	@test -n "$(NOTEBOOK)" || { echo 'Say which: make run NOTEBOOK=model P="-p seed 3"' >&2; exit 2; }
