@@ -28,7 +28,7 @@ _ROOMS = {
     "stability_threshold": "theory.residual",
     "rates": "theory.rates",
 }
-__all__ = sorted(_ROOMS)  # noqa: PLE0605
+__all__ = sorted(_ROOMS)
 
 
 def __getattr__(name: str) -> object:
