@@ -15,8 +15,9 @@ WARM := _build/.warm
 SITE := _build/html/claims.json
 SCIENCE := $(shell find code/src/tokenmargin -name '*.py')
 RUFF := --config code/ruff.toml
+SECONDS := 300
 
-.PHONY: book site test fuzz run lint format lock lab bench badge badge-check clean help
+.PHONY: book site test fuzz alone run lint format lock lab bench badge badge-check clean help
 
 book: $(ENVIRONMENT)  ## Execute what changed, render, check: the book is _build/html/index.html
 	@mkdir -p _build && : > _build/executed.log
@@ -47,8 +48,11 @@ $(WARM): $(SCIENCE) $(ENVIRONMENT)
 test: $(ENVIRONMENT)  ## Run the tests, warnings as errors
 	@$(BIN)/python -m pytest -c code/pytest.ini code/tests
 
-fuzz: $(ENVIRONMENT)  ## Run the tests with new random examples
-	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -c code/pytest.ini code/tests
+fuzz: $(ENVIRONMENT)  ## Run the property-based tests with fresh seeds: make fuzz SECONDS=300, or SEED=123 to repeat one
+	@$(BIN)/python code/tests/fuzz.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+alone: $(ENVIRONMENT)  ## Install the package alone in an empty environment, import all of it, run the README's snippet
+	@$(BIN)/python code/tests/alone.py
 
 run: $(ENVIRONMENT) | $(WARM)  ## Execute one chapter anew: make run NOTEBOOK=model P="-p seed 3"
 	@test -n "$(NOTEBOOK)" || { echo 'Say which: make run NOTEBOOK=model P="-p seed 3"' >&2; exit 2; }
