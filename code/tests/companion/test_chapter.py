@@ -89,7 +89,7 @@ def test_an_unknown_chapter_lists_those_there_are(capsys):
     assert run.main(["no-such-chapter"]) == 1
     message = capsys.readouterr().err
     assert "There is no notebook 'no-such-chapter'" in message
-    assert "claims" in message
+    assert "numerics" in message
 
 
 def draw(path):
@@ -113,7 +113,7 @@ def test_a_run_reports_claims_that_fall_with_its_parameters(tmp_path, monkeypatc
     monkeypatch.setattr(run, "RUNS", tmp_path / "runs")
     monkeypatch.setenv("COMPANION_CLAIMS", "")
     parameters = nbformat.v4.new_code_cell("n = 3  # points", metadata={"tags": ["parameters"]})
-    code = "from companion.chapter.claims import claim\nclaim('three', 'Three.', source='abstract', predicted=3, measured=n)"
+    code = "from companion.chapter.claims import claim\nclaim('three', 'Three.', source='companion', predicted=3, measured=n)"
     book = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(code)])
     nbformat.write(book, tmp_path / "toy.ipynb")
     assert run.main(["toy", "-p", "n", "4"]) == 0

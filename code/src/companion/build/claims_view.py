@@ -79,9 +79,9 @@ class View:
     def __init__(self, env: BuildEnvironment, document: nodes.document):
         self.env, self.document = env, document
 
-    def to(self, domain: str, role: str, target: str, *words: Content) -> pending_xref:
+    def to(self, domain: str, role: str, target: str, words: str = "") -> pending_xref:
         """A cross-reference, which shows `words`, or by default what its target is called."""
-        inner = nodes.inline("", "", *[nodes.Text(w) if isinstance(w, str) else w for w in words or (target,)])
+        inner = nodes.inline("", words or target)
         where = {"refdomain": domain, "reftype": role, "reftarget": target, "refdoc": self.env.docname}
         return pending_xref("", inner, refexplicit=bool(words), refwarn=True, **where)
 
@@ -144,13 +144,13 @@ class View:
         )
         return self.named(block, f"claim-{row['id']}")
 
-    def to_claim(self, row: Row, *words: Content) -> pending_xref:
-        """A reference to a claim on its page."""
-        return self.to("std", "ref", f"claim-{row['id'].lower()}", *words)
+    def to_claim(self, row: Row) -> pending_xref:
+        """A reference to a claim on its page, by its id: Sphinx makes mathematics in such a reference plain text."""
+        return self.to("std", "ref", f"claim-{row['id'].lower()}", row["id"])
 
     def to_page(self, row: Row) -> pending_xref:
         """A reference to the page that a claim stands on."""
-        return self.to("std", "doc", f"/{row['page']}", *prose(row["title"]))
+        return self.to("std", "doc", f"/{row['page']}", row["title"])
 
     def sentence(self, sentence: Sentence, rows: list[Row]) -> element:
         """What became of one sentence of the abstract: how many claims check it, which, and where."""
@@ -169,8 +169,8 @@ class View:
         return html("div", head, html("ul", *checks), css="sentence")
 
     def _check(self, row: Row) -> list[Content]:
-        link = self.to_claim(row, *prose(row["statement"].rstrip(".")))
-        return [link, f": measured {row['found']}, predicted {row['expectation']}"]
+        words = f": measured {row['found']}, predicted {row['expectation']} · "
+        return [*prose(row["statement"].rstrip(".")), words, self.to_claim(row)]
 
     def _stated(self, sentence: Sentence, rows: list[Row]) -> list[Content]:
         stated = [
@@ -215,7 +215,7 @@ class View:
         small = [self.source(row), *self.badges(row)]
         if row["figure"]:
             small.append([self.to("std", "numref", row["figure"])])
-        small.append([self.to_claim(row, row["id"])])
+        small.append([self.to_claim(row)])
         cells = (
             html("td", mark([row])),
             html("td", *prose(row["statement"]), html("span", *joined(small, " · "), css="claim-details")),
