@@ -64,7 +64,7 @@ def limit_weights(problem: TokenProblem, loss: Loss = "logistic") -> Array:
     FloatRangeError
         If a weight is no normal float (scores beyond about 700): `log_limit_weights` has its logarithm.
     """
-    return exponential("q", log_limit_weights(problem, loss), "log_limit_weights")
+    return exponential("q", log_limit_weights(problem, loss), "use `log_limit_weights`")
 
 
 def log_gradient_weights(
@@ -145,14 +145,14 @@ def require_finite(name: str, values: Array, advice: str) -> Array:
     return values
 
 
-def exponential(name: str, logarithm: ArrayLike, function: str) -> Array:
-    """e^logarithm where all results are normal floats; else an error that gives the name of the function of logarithms."""
+def exponential(name: str, logarithm: ArrayLike, advice: str) -> Array:
+    """e^logarithm where all results are normal floats; else an error that names the number and gives the advice."""
     logs = np.asarray(logarithm, dtype=float)
     info = np.finfo(float)
     fits = (logs > np.log(info.tiny)) & (logs < np.log(info.max))
     if not fits.all():
         worst = logs[~fits].flat[0]
-        raise FloatRangeError(f"{name} = e^{worst:.6g} is outside the range of floats: use `{function}`.")
+        raise FloatRangeError(f"{name} = e^{worst:.6g} is outside the range of floats: {advice}.")
     return np.exp(logs)
 
 

@@ -69,7 +69,7 @@ def summary(
             "acute": holds.acute,
             "entered_at_zero": holds.entered,
             "score_spread": holds.score_spread,
-            "relative_spread": holds.relative_spread,
+            "relative_spread": _number(holds.relative_spread),
             "least_cosine": holds.cosine,
             "least_slack": holds.slack,
         },

@@ -63,14 +63,17 @@ def conditions(problem: TokenProblem, W: ArrayLike | None = None, *, rounding: f
         If a difference of scores or tokens is beyond the largest float.
     """
     spread, gap = _spread_and_gap(problem)
-    size = np.where(problem.mask, np.abs(problem.values) @ np.abs(problem.decoder), 0.0).max(axis=1)
+    with np.errstate(over="ignore"):
+        size = np.where(problem.mask, np.abs(problem.values) @ np.abs(problem.decoder), 0.0).max(axis=1)
+        relative = float((spread / gap).max())
+    require_finite("sum_j |u_j v_itj|", size, "divide the decoder by its norm")
     lost = np.maximum(rounding * gap, problem.values.shape[2] * np.finfo(float).eps * size)
     cosine, k, l = worst_cosine(problem.constraints)
     c = problem.constraints
     nonzero = c.difference.any(axis=1) & c.query_vector.any(axis=1)
     slack = entry_slack(problem, np.zeros(len(c)) if W is None else c.margins(W))
     return Conditions(
-        bool((spread <= lost).all()), float(spread.max()), float((spread / gap).max()), int(spread.argmax()),
+        bool((spread <= lost).all()), float(spread.max()), relative, int(spread.argmax()),
         bool(cosine >= -rounding and nonzero.all()), cosine, (k, l),
         bool(slack.min() > 0.0), float(slack.min()), int(slack.argmin()),
     )  # fmt: skip

@@ -190,7 +190,7 @@ def polyak_bounds(
     ratio = log_negative_slope(problem.optimal_scores, loss) - log_negative_slope(outputs(problem, W0), loss)
     shortest = np.log(theta) + ratio.min() - np.log(largest_constraint(problem))
     longest = np.log(theta) + (log_score_gaps(problem) - log_slack).max() + np.log(svm.norm)
-    hint = "polyak_bounds` from a start of moderate norm; `log_entry_slack"
-    return float(exponential("the shortest step", shortest, hint)), float(
-        exponential("the longest step", longest, hint)
+    advice = "start where the entry condition holds by more"
+    return float(exponential("Polyak's shortest step", shortest, advice)), float(
+        exponential("Polyak's longest step", longest, advice)
     )

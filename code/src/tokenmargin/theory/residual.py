@@ -37,7 +37,7 @@ def alpha(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> floa
     FloatRangeError
         If alpha is no normal float (scores beyond about 700): `log_alpha` has its logarithm.
     """
-    return float(exponential("alpha", log_alpha(problem, svm, loss), "log_alpha"))
+    return float(exponential("alpha", log_alpha(problem, svm, loss), "use `log_alpha`"))
 
 
 def _log_ratios(problem: TokenProblem, svm: TokenSVM, loss: Loss) -> Array:
