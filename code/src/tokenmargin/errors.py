@@ -63,5 +63,9 @@ class UnboundedStepError(TokenMarginError):
     """Polyak's step has no finite size: a wrong token has saturated, the loss gap is O(1), the gradient is not."""
 
 
+class FloatRangeError(TokenMarginError, ArithmeticError):
+    """A number that the answer needs is no finite float64: not a number, too large, or too small; the message names it."""
+
+
 class AssumptionError(TokenMarginError):
     """A formula was asked for outside the assumptions under which it is a theorem."""

@@ -65,6 +65,8 @@ def test_alternation_and_residual_sizes_agree_with_the_matrices():
     run = train(problem, NormalizedGD(1.0), 12, record=np.array([10, 11, 12]), form="gram")
     W = [run.W(k) for k in range(1, 4)]
     assert alternation(run, 1) == pytest.approx(np.linalg.norm(W[2] - 2 * W[1] + W[0]), rel=1e-9)
+    matrix = train(problem, NormalizedGD(1.0), 12, record=np.array([10, 11, 12]), form="matrix")
+    assert alternation(matrix, 1) == pytest.approx(alternation(run, 1), rel=1e-6)
     unit = svm.W / svm.norm
     expected = [np.linalg.norm(w - np.vdot(w, unit) * unit) for w in W]
     np.testing.assert_allclose(residual_sizes(run, svm)[1:], expected, rtol=1e-9)

@@ -4,14 +4,22 @@ import numpy as np
 import pytest
 from tokenmargin.data.problem import TokenProblem
 from tokenmargin.data.synthetic import gaussian, orthogonal
-from tokenmargin.errors import AssumptionError
+from tokenmargin.errors import AssumptionError, FloatRangeError
 from tokenmargin.margin.token_svm import TokenSVM, solve_token_svm
 from tokenmargin.measures.statistics import exponent, wilson_interval
-from tokenmargin.measures.trajectory import direction_error, margin_component, residual_norm, residual_parts
-from tokenmargin.model.attention import attention, forces, query_outputs
-from tokenmargin.model.weights import entry_slack, gradient_weights, kappa, limit_weights
+from tokenmargin.measures.trajectory import (
+    direction_error,
+    margin_component,
+    residual,
+    residual_norm,
+    residual_parts,
+    residual_sizes,
+)
+from tokenmargin.model.attention import attention, forces, outputs, query_outputs
+from tokenmargin.model.losses import negative_slope
+from tokenmargin.model.weights import entry_slack, gradient_weights, kappa, limit_weights, score_gaps
 from tokenmargin.theory.conditions import conditions
-from tokenmargin.theory.one_clock import log_loss_gap_bound, one_clock_bound, sharp_order_bound
+from tokenmargin.theory.one_clock import log_loss_gap_bound, one_clock_bound, polyak_bounds, sharp_order_bound
 from tokenmargin.theory.rates import loss_gap_constant, rates
 from tokenmargin.theory.residual import (
     alpha,
@@ -19,11 +27,13 @@ from tokenmargin.theory.residual import (
     curvatures,
     e_active,
     e_inf,
+    polyak_threshold,
     proved_step,
     residual_limit,
     stability_threshold,
     transverse_operator,
 )
+from tokenmargin.training.moments import Adam, HeavyBall, train_with_moments
 from tokenmargin.training.rules import GradientDescent, NormalizedGD, Polyak
 from tokenmargin.training.train import train
 
@@ -290,3 +300,297 @@ def test_exponent_of_a_power_law_is_exact():
 def test_wilson_interval_in_closed_form():
     z = 1.959963984540054
     assert wilson_interval(10, 10) == pytest.approx((10 / (10 + z**2), 1.0))
+
+
+# --- Values, not orders: each formula against its words, with every constant computed another way ----------------------
+
+
+@pytest.fixture(scope="module")
+def solved():
+    problem = gaussian(4, 3, 60, seed=4, scores="gaussian")
+    return problem, solve_token_svm(problem)
+
+
+def stacked(svm):
+    """The constraints as rows, shape (N, d^2)."""
+    return np.array([svm.constraints.combine(row).ravel() for row in np.eye(len(svm.duals))])
+
+
+def test_kappa_is_the_ratio_of_the_extreme_weights(solved):
+    problem, _ = solved
+    W = 60.0 * solved[1].W
+    c = problem.constraints
+    q = -forces(problem, W)[c.sequence, c.query, c.token] * np.exp(c.margins(W))
+    assert q.min() > 0.0
+    assert q.max() > 1.5 * q.min()
+    weights = gradient_weights(problem, c.margins(W))[1]
+    assert kappa(problem, c.margins(W)) == pytest.approx(weights.max() / weights.min(), rel=1e-12)
+    near = 6.0 * solved[1].W
+    q = -forces(problem, near)[c.sequence, c.query, c.token] * np.exp(c.margins(near))
+    assert kappa(problem, c.margins(near)) == pytest.approx(q.max() / q.min(), rel=1e-9)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_alpha_and_the_limit_from_their_words(solved, loss):
+    problem, svm = solved
+    q, duals = limit_weights(problem, loss), svm.duals
+    level = np.prod((q / duals) ** (duals / duals.sum()))
+    assert alpha(problem, svm, loss) == pytest.approx(level, rel=1e-9)
+    R = svm.constraints.combine(residual_limit(problem, svm, loss))
+    assert q * np.exp(-svm.constraints.margins(R)) == pytest.approx(level * duals, rel=1e-8)
+    assert np.vdot(R, svm.W) == pytest.approx(0.0, abs=1e-8)
+    assert e_inf(problem, svm, loss) == pytest.approx(np.linalg.norm(R), rel=1e-10)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_rate_table_by_value(solved, loss):
+    problem, svm = solved
+    rho, rest, t = 1.0 / np.linalg.norm(svm.W), e_inf(problem, svm, loss), np.array([50.0, 1e4])
+    assert abs(rho - 1.0) > 0.1
+    paths = {
+        NormalizedGD(0.3): 0.3 * t,
+        NormalizedGD(0.3, 0.5): 0.6 * np.sqrt(t),
+        NormalizedGD(0.3, 0.25): 0.4 * t**0.75,
+        Polyak(0.5): 0.5 * np.linalg.norm(svm.W) * t,
+        Polyak(0.5, cap=0.2): 0.2 * t,
+    }
+    for rule, path in paths.items():
+        law = rates(problem, svm, rule, t, loss)
+        assert law.norm == pytest.approx(path, rel=1e-9)
+        known = path > rest / 2.0
+        assert known[1]
+        assert law.direction_error[known] == pytest.approx((rest / path)[known], rel=1e-9)
+        assert law.log_off_attention == pytest.approx(np.repeat(-rho * path[:, None], 4, axis=1), rel=1e-9)
+        assert law.log_loss_gap == pytest.approx(-rho * path, rel=1e-9)
+        assert law.settles
+    t = np.array([1e4, 1e8])
+    law = rates(problem, svm, GradientDescent(7.0), t, loss)
+    norm = np.log(7.0 * alpha(problem, svm, loss) * t) / rho
+    assert law.norm == pytest.approx(norm, rel=1e-9)
+    assert law.direction_error == pytest.approx(rest / norm, rel=1e-9)
+    sums = (svm.duals / limit_weights(problem, loss)).reshape(4, 2).sum(axis=1)
+    assert np.exp(law.log_off_attention) == pytest.approx(sums / (7.0 * t[:, None]), rel=1e-8)
+    assert np.exp(law.log_loss_gap) == pytest.approx(1.0 / (rho**2 * 7.0 * t), rel=1e-8)
+
+
+def test_a_law_is_nan_until_it_says_something(solved):
+    problem, svm = solved
+    law = rates(problem, svm, GradientDescent(0.1), [1.0, 1e9])
+    assert np.isnan([law.norm[0], law.direction_error[0], law.deviation[0], *law.log_off_attention[0]]).all()
+    assert np.isfinite([law.norm[1], law.direction_error[1], law.deviation[1], *law.log_off_attention[1]]).all()
+    early = rates(problem, svm, NormalizedGD(1e-3), [1.0, 1e6])
+    assert np.isnan(early.direction_error[0])
+    assert early.norm[0] == 1e-3
+    for bad in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="iterations > 0"):
+            rates(problem, svm, NormalizedGD(0.1), [1.0, bad])
+
+
+def test_laws_beyond_the_edge_are_marked(solved):
+    problem, svm = solved
+    h, theta = stability_threshold(svm), polyak_threshold(svm)
+    for inside, outside in (
+        (NormalizedGD(0.99 * h), NormalizedGD(1.01 * h)),
+        (Polyak(0.99 * theta), Polyak(1.01 * theta)),
+        (Polyak(2.0 * theta, cap=0.99 * h), Polyak(2.0 * theta, cap=1.01 * h)),
+    ):
+        assert rates(problem, svm, inside, 100).settles
+        late = rates(problem, svm, outside, 100)
+        assert not late.settles
+        assert np.isnan(late.deviation).all()
+        assert np.isfinite(late.norm).all()
+    assert rates(problem, svm, NormalizedGD(9.0 * h, 0.5), 100).settles
+    assert rates(problem, svm, GradientDescent(9.0 * h), 100).settles
+
+
+def test_the_deviation_beside_the_laws(solved):
+    problem, svm = solved
+    omega = curvatures(svm)
+    assert omega[0] < 1.0
+    t = np.array([100.0, 300.0])
+    law = rates(problem, svm, NormalizedGD(0.1), t)
+    assert law.deviation == pytest.approx(np.exp(-omega[0] * 0.1 * t / svm.norm), rel=1e-9)
+    late = rates(problem, svm, NormalizedGD(0.99 * stability_threshold(svm)), t)
+    assert late.deviation == pytest.approx(0.98**t, rel=1e-6)
+    run = train(problem, NormalizedGD(0.1), 400, record=np.arange(401), form="gram")
+    R = svm.constraints.combine(residual_limit(problem, svm))
+    distance = np.array([np.linalg.norm(residual(run, svm, k) - R) for k in (200, 400)])
+    predicted = rates(problem, svm, NormalizedGD(0.1), [200, 400]).deviation
+    assert np.log(distance[1] / distance[0]) == pytest.approx(np.log(predicted[1] / predicted[0]), rel=0.05)
+
+
+def test_attention_leaves_the_other_tokens_no_faster_than_e_to_the_minus_margin():
+    """Two constraints at an obtuse angle have a curvature above one: the residual's limit is held up by attention itself."""
+    tokens = np.zeros((2, 2, 3))
+    tokens[:, 0] = [[1.0, 0.0, 0.0], [np.cos(2.2), np.sin(2.2), 0.0]]
+    z = np.tile([0.0, 0.0, 1.0], (2, 1))
+    problem = TokenProblem(tokens, np.ones(2), np.ones(1), z, values=np.array([[[1.0], [0.0]], [[2.0], [0.0]]]))
+    svm = solve_token_svm(problem)
+    assert curvatures(svm)[0] > 2.0
+    step = NormalizedGD(0.002 * svm.norm)
+    run = train(problem, step, 6000, record=[3000, 6000], form="gram")
+    R = svm.constraints.combine(residual_limit(problem, svm))
+    distance = np.array([np.linalg.norm(residual(run, svm, k) - R) for k in (-2, -1)])
+    predicted = rates(problem, svm, step, [3000, 6000]).deviation
+    assert predicted == pytest.approx(np.exp([-6.0, -12.0]), rel=1e-9)
+    assert np.log(distance[1] / distance[0]) == pytest.approx(-6.0, rel=0.1)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_rows_that_hold_where_constraints_are_inactive(loss):
+    problem = INACTIVE[2]
+    svm = solve_token_svm(problem)
+    on, c, rho = svm.support, problem.constraints, svm.margin
+    assert not on.all()
+    eta, steps = 20.0, 300_000
+    run = train(problem, GradientDescent(eta), steps, loss=loss, record=[steps])
+    law = rates(problem, svm, GradientDescent(eta), [steps], loss)
+    assert np.isnan(law.direction_error).all()
+    q = limit_weights(problem, loss)
+    level = np.exp(rho**2 * svm.duals[on] @ np.log(q[on] / svm.duals[on]))
+    assert law.norm == pytest.approx([np.log(eta * level * steps) / rho], rel=1e-9)
+    sums = np.bincount(c.sequence[on], svm.duals[on] / q[on], problem.n)
+    held = sums > 0.0
+    assert np.exp(law.log_off_attention[0, held]) == pytest.approx(sums[held] / (eta * steps), rel=1e-8)
+    assert np.isnan(law.log_off_attention[0, ~held]).all()
+    assert run.log_loss_gap[-1] == pytest.approx(law.log_loss_gap[0], abs=0.02)
+    assert margin_component(run, svm)[-1] == pytest.approx(law.norm[0], rel=0.02)
+
+
+def test_a_sequence_without_a_support_vector_has_the_slope_of_its_least_margin():
+    """Sequence 2 is sequence 1 with its margin doubled: no support vector; (1 - s) of it decays with twice the slope."""
+    tokens = np.zeros((2, 2, 3))
+    tokens[:, 0] = [[1.0, 0.0, 0.0], [2.0, 0.1, 0.0]]
+    z = np.tile([0.0, 0.0, 1.0], (2, 1))
+    problem = TokenProblem(tokens, np.ones(2), np.ones(1), z, values=np.array([[[1.0], [0.0]]] * 2))
+    svm = solve_token_svm(problem)
+    assert svm.support.tolist() == [True, False]
+    law = rates(problem, svm, NormalizedGD(0.1), [1000])
+    assert law.log_off_attention == pytest.approx(np.array([[-100.0, -200.0]]), rel=1e-9)
+    run = train(problem, NormalizedGD(0.1), 1000)
+    assert run.log_off_attention[-1, :, 0] == pytest.approx(law.log_off_attention[0], rel=0.02)
+    assert np.isnan(rates(problem, svm, GradientDescent(1.0), [1e6]).log_off_attention[0, 1])
+    assert np.isnan(law.direction_error).all()
+
+
+def test_the_one_clock_bound_by_value(solved):
+    problem, svm = solved
+    run = train(problem, NormalizedGD(0.3, 0.5), 300, 4.0 * svm.W, record=np.arange(301))
+    V = stacked(svm)
+    big, N = np.linalg.norm(V, axis=1).max(), len(V)
+    q = np.array([gradient_weights(problem, mu)[1] for mu in run.margins[5:]])
+    worst = (q.max(axis=1) / q.min(axis=1)).max()
+    assert worst > 1.01 * (q.max(axis=1) / q.min(axis=1)).min()
+    start, S = 5, np.concatenate([[0.0], np.cumsum(0.3 / np.sqrt(np.arange(300) + 1.0))])
+    S = S - S[start]
+    c = np.array([np.vdot(run.W(k), svm.W) for k in range(301)]) / svm.norm
+    e = np.array([np.linalg.norm(run.W(k) - c[k] * svm.W / svm.norm) for k in range(301)])
+    bound = one_clock_bound(run, svm, start=start)
+    assert bound.start == start
+    along = c[start] + S / (svm.norm * big)
+    high = np.sqrt(e[start] ** 2 + S[start:] * (2.0 * worst * (N - 1) / np.e * svm.norm + 0.3 / np.sqrt(start + 1.0)))
+    assert np.isnan(bound.along[:start]).all()
+    assert bound.along[start:] == pytest.approx(along[start:], rel=1e-9)
+    assert bound.residual[start:] == pytest.approx(high, rel=1e-7)
+    assert bound.direction[start:] == pytest.approx(high / along[start:], rel=1e-7)
+    off = np.log(2.0) - along[start:] / svm.norm + big * high
+    assert bound.log_off_attention[start:] == pytest.approx(off, rel=1e-7)
+    steepest = (1.0 / (1.0 + np.exp(problem.second_scores))).max()
+    gap = np.log(steepest * score_gaps(problem).max()) + off
+    assert log_loss_gap_bound(problem, bound)[start:] == pytest.approx(gap, rel=1e-7)
+
+
+def sharp_constants(problem, svm, run):
+    V = stacked(svm)
+    sigma = np.linalg.svd(V, compute_uv=False)
+    sigma, big = sigma[sigma > 1e-8 * sigma[0]][-1], np.linalg.norm(V, axis=1).max()
+    q = np.array([gradient_weights(problem, mu)[1] for mu in run.margins])
+    C = (q.max(axis=1) / q.min(axis=1)).max() * (len(V) - 1) / np.e
+    return C, big, svm.duals.min() * sigma / (2.0 * svm.norm**2), run.effective_steps.max()
+
+
+def test_the_sharp_order_bound_by_value(solved):
+    problem, svm = solved
+    run = train(problem, NormalizedGD(0.3, 0.5), 200, 8.0 * svm.W, record=np.arange(201))
+    C, big, beta, hbar = sharp_constants(problem, svm, run)
+    E, direction = sharp_order_bound(run, svm)
+    assert pytest.approx((C + big * hbar / 2.0) / beta + hbar, rel=1e-6) == E
+    assert direction == pytest.approx(E / (8.0 * svm.norm + run.path_length / (svm.norm * big)), rel=1e-6)
+    far = 1e4 * svm.constraints.combine(np.random.default_rng(0).standard_normal(len(svm.duals)))
+    far = far - np.vdot(far, svm.W) * svm.W / svm.norm**2
+    run = train(problem, NormalizedGD(0.3, 0.5), 20, far + 3e4 * np.linalg.norm(far) * svm.W, record=np.arange(21))
+    C, big, beta, hbar = sharp_constants(problem, svm, run)
+    assert np.linalg.norm(far) > (C + big * hbar / 2.0) / beta + hbar
+    assert sharp_order_bound(run, svm)[0] == pytest.approx(np.linalg.norm(far), rel=1e-6)
+
+
+def test_polyak_bounds_by_value(solved):
+    problem, svm = solved
+    W0 = 8.0 * svm.W
+    c = problem.constraints
+    slack = query_outputs(problem, attention(problem, W0))[c.sequence, c.query] - problem.scores[c.sequence, c.token]
+    assert slack.min() > 0.0
+    ratio = (negative_slope(problem.optimal_scores) / negative_slope(outputs(problem, W0))).min()
+    largest = (score_gaps(problem) / slack).max()
+    low, high = polyak_bounds(problem, svm, W0, 0.7)
+    assert low == pytest.approx(0.7 * ratio / np.linalg.norm(stacked(svm), axis=1).max(), rel=1e-9)
+    assert high == pytest.approx(0.7 * largest * svm.norm, rel=1e-9)
+    with pytest.raises(AssumptionError, match="only if"):
+        polyak_bounds(problem, svm, -W0)
+
+
+@pytest.mark.parametrize("rule", [HeavyBall(0.1), Adam(0.1)], ids=repr)
+@pytest.mark.parametrize("bound", [one_clock_bound, sharp_order_bound])
+def test_bounds_refuse_runs_whose_steps_are_not_along_the_gradient(solved, rule, bound):
+    problem, svm = solved
+    run = train_with_moments(problem, rule, 100, 8.0 * svm.W)
+    with pytest.raises(AssumptionError, match="not along the gradient"):
+        bound(run, svm)
+
+
+class Halved:
+    """A rule of one's own."""
+
+    def effective_step(self, t, log_gradient_norm, log_loss_gap):
+        return 0.1
+
+
+def test_bounds_take_a_rule_of_ones_own(solved):
+    problem, svm = solved
+    run = train(problem, Halved(), 50, 8.0 * svm.W)
+    same = train(problem, NormalizedGD(0.1), 50, 8.0 * svm.W)
+    assert one_clock_bound(run, svm).residual == pytest.approx(one_clock_bound(same, svm).residual, rel=1e-6)
+
+
+def test_the_proved_step_by_value(solved):
+    svm = solved[1]
+    V = stacked(svm)
+    diameter = max(np.linalg.norm(a - b) for a in V for b in V)
+    assert proved_step(svm) == pytest.approx(8.0 / svm.norm / diameter**2, rel=1e-9)
+
+
+@pytest.mark.parametrize("form", ["gram", "matrix"])
+def test_the_residual_of_both_forms_by_value(solved, form):
+    problem, svm = solved
+    W0 = np.random.default_rng(1).standard_normal((60, 60))
+    run = train(problem, NormalizedGD(0.5), 40, W0, record=[20, 40], form=form)
+    for k in range(len(run)):
+        W, unit = run.W(k), svm.W / svm.norm
+        expected = W - (W * unit).sum() * unit
+        assert residual(run, svm, k) == pytest.approx(expected, abs=1e-10)
+        assert residual_norm(run, svm)[k] == pytest.approx(np.linalg.norm(expected), rel=1e-10)
+        assert direction_error(run, svm)[k] == pytest.approx(np.linalg.norm(W / np.linalg.norm(W) - unit), rel=1e-8)
+    with pytest.raises(ValueError, match="residual_norm"):
+        residual_sizes(run, svm)
+
+
+def test_a_run_with_numbers_that_are_none_gives_no_bound_and_no_residual(solved):
+    problem, svm = solved
+    run = train(problem, NormalizedGD(0.1), 20, form="gram")
+    run.coefficients[-1, 0] = np.nan
+    with pytest.raises(FloatRangeError):
+        residual_sizes(run, svm)
+    run = train(problem, NormalizedGD(0.1), 20, 8.0 * svm.W)
+    run.effective_steps[-1] = np.nan
+    with pytest.raises(FloatRangeError, match="effective step"):
+        one_clock_bound(run, svm)

@@ -18,6 +18,7 @@ from ..training.rules import NormalizedGD, Step, unbounded_step
 from ..training.train import train
 from ..training.trajectory import Trajectory
 from ..types import Array
+from .geometry import gram_norm, root_of_form
 
 
 def settle(problem: TokenProblem, eta: float, steps: int = 5000, *, loss: Loss = "logistic") -> Array:
@@ -27,9 +28,11 @@ def settle(problem: TokenProblem, eta: float, steps: int = 5000, *, loss: Loss =
 
 def alternation(trajectory: Trajectory, k: int) -> float:
     """||W_{t+2} - 2 W_{t+1} + W_t||_F at records k, k+1, k+2: zero at rest, large where the steps flip back and forth."""
+    if trajectory.coefficients is None:
+        W = [trajectory.W(j) for j in (k, k + 1, k + 2)]
+        return float(np.linalg.norm(W[2] - 2.0 * W[1] + W[0]))
     c = trajectory.coefficients[k : k + 3]
-    second = c[2] - 2.0 * c[1] + c[0]
-    return math.sqrt(max(0.0, float(second @ trajectory.problem.constraints.gram @ second)))
+    return float(gram_norm(trajectory.problem.constraints.gram, c[2] - 2.0 * c[1] + c[0]))
 
 
 def is_unstable(
@@ -106,6 +109,8 @@ def orbit(
 
     Raises
     ------
+    FloatRangeError
+        If a squared norm is not a finite number.
     UnboundedStepError
         If Polyak's step without a cap has no finite size.
     """
@@ -120,22 +125,24 @@ def orbit(
     layout = layout_of(problem, loss)
     _, log_step, failed = advance_gram(gram, mu0, C, mu, 0, skip, rule, layout)
     if failed < 0:
-        sizes, log_step, failed = _sizes(gram, mu0, C, mu, skip, keep, svm.duals, rule, layout)
+        forms, scales, log_step, failed = _squares(gram, mu0, C, mu, skip, keep, svm.duals, rule, layout)
     if failed >= 0:
         raise unbounded_step(failed, log_step)
-    return sizes
+    return root_of_form(forms, scales, len(gram))
 
 
 @njit(cache=True)
-def _sizes(gram, mu0, C, mu, skip, keep, duals, rule, layout):
-    """||W - c What||_F after each of `keep` steps, from W = sum C_k V_k and its margins mu; with what `advance` returns."""
+def _squares(gram, mu0, C, mu, skip, keep, duals, rule, layout):
+    """||W - c What||_F^2 after each of `keep` steps, from W = sum C_k V_k and its margins mu, and the absolute sum of its
+    terms; with what `advance` returns."""
     v = gram @ duals
-    sizes = np.empty(keep)
+    forms, scales = np.empty(keep), np.empty(keep)
     for j in range(keep):
         t = skip + j
         _, log_step, failed = advance_gram(gram, mu0, C, mu, t, t + 1, rule, layout)
         if failed >= 0:
-            return sizes, log_step, failed
+            return forms, scales, log_step, failed
         along = (C @ v) / (duals @ v)
-        sizes[j] = math.sqrt(max(0.0, (C - along * duals) @ (mu - along * v)))
-    return sizes, 0.0, -1
+        forms[j] = (C - along * duals) @ (mu - along * v)
+        scales[j] = (np.abs(C) + abs(along) * duals) @ (np.abs(mu) + abs(along) * v)
+    return forms, scales, 0.0, -1

@@ -8,6 +8,7 @@ from ..margin.max_norm import MaxNormSVM
 from ..margin.token_svm import TokenSVM
 from ..training.trajectory import Trajectory
 from ..types import Array
+from .geometry import gram_norm, unit_gram
 
 
 def direction_error(trajectory: Trajectory, svm: TokenSVM) -> Array:
@@ -53,11 +54,11 @@ def residual_norm(trajectory: Trajectory, svm: TokenSVM) -> Array:
 def residual_parts(trajectory: Trajectory, svm: TokenSVM) -> tuple[Array, Array]:
     """Norms of R_t's part in the span of the support vectors and of the rest, shapes (K,), (K,)."""
     c, on = svm.constraints, svm.support
-    gram = (c.difference[on] @ c.difference[on].T) * (c.query_vector[on] @ c.query_vector[on].T)
+    cosines, norms = unit_gram(c, on)
     weights, parts = np.zeros(len(c)), []
     for k in range(len(trajectory)):
         R = residual(trajectory, svm, k)
-        weights[on] = np.linalg.lstsq(gram, c.margins(R)[on], rcond=1e-12)[0]
+        weights[on] = np.linalg.lstsq(cosines, c.margins(R)[on] / norms, rcond=1e-12)[0] / norms
         active = c.combine(weights)
         parts.append((np.linalg.norm(active), np.linalg.norm(R - active)))
     return tuple(np.array(parts).T)
@@ -71,14 +72,22 @@ def worst_off_attention(trajectory: Trajectory) -> Array:
 def residual_sizes(trajectory: Trajectory, svm: TokenSVM) -> Array:
     """e_t = ||R_t||_F of a run from W_0 = 0 in coefficient form, shape (K,), from the Gram matrix alone.
 
-    The same numbers as `measure.residual_norm`, without forming a d x d matrix: for thousands of short runs.
+    The same numbers as `residual_norm`, without forming a d x d matrix: for thousands of short runs.
+
+    Raises
+    ------
+    ValueError
+        If the run is in matrix form, or did not start from zero.
+    FloatRangeError
+        If a squared norm is not a finite number.
     """
     C = trajectory.coefficients
     if C is None:
         raise ValueError('the run is in matrix form; give one with form="gram", or use `residual_norm`.')
+    if trajectory.W0.any():
+        raise ValueError("the run did not start from W_0 = 0, which coefficients do not hold: use `residual_norm`.")
     along = (C @ svm.margins) / (svm.duals @ svm.margins)
-    rest = C - along[:, None] * svm.duals
-    return np.sqrt(np.maximum(0.0, np.einsum("tk,kl,tl->t", rest, svm.constraints.gram, rest, optimize=True)))
+    return gram_norm(svm.constraints.gram, C - along[:, None] * svm.duals)
 
 
 def max_norm_margin(trajectory: Trajectory, svm: MaxNormSVM) -> Array:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..data.problem import TokenProblem
-from ..errors import AssumptionError, InfeasibleSVMError
+from ..errors import AssumptionError, FloatRangeError, InfeasibleSVMError
 from ..margin.token_svm import TokenSVM, solve_token_svm
 from ..measures.selection import selects
 from ..measures.trajectory import direction_error, worst_off_attention
@@ -27,7 +27,7 @@ def try_token_svm(problem: TokenProblem) -> TokenSVM | InfeasibleSVMError:
 
 
 def constants(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> dict[str, float | None]:
-    """rho, ||W_mm||, B, and, where their assumptions hold, e_inf, h* and theta* (else None)."""
+    """rho, ||W_mm||, B, and, where their assumptions hold and floats reach, e_inf, h* and theta* (else None)."""
     found: dict[str, float | None] = {"rho": svm.margin, "norm": svm.norm, "B": largest_constraint(problem)}
     laws = {
         "e_inf": lambda: e_inf(problem, svm, loss),
@@ -38,7 +38,7 @@ def constants(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> 
         try:
             require_all_support(svm)
             found[name] = law()
-        except AssumptionError:
+        except (AssumptionError, FloatRangeError):
             found[name] = None
     return found
 
@@ -69,6 +69,7 @@ def summary(
             "acute": holds.acute,
             "entered_at_zero": holds.entered,
             "score_spread": holds.score_spread,
+            "relative_spread": _number(holds.relative_spread),
             "least_cosine": holds.cosine,
             "least_slack": holds.slack,
         },

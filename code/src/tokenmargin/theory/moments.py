@@ -35,10 +35,10 @@ def adam_rate(rule: Adam, margin: float) -> float:
     if not rule.beta1 < math.sqrt(rule.beta2):
         raise ValueError(f"beta1 is {rule.beta1} and beta2 {rule.beta2}: the law needs beta1 < sqrt(beta2).")
     require_positive("margin", margin)
-    b1, b2 = rule.beta1, rule.beta2
+    b1, log_b2 = rule.beta1, math.log(rule.beta2)
 
     def excess(r: float) -> float:
-        ratio = (1.0 - b1) / (1.0 - b1 * math.exp(r)) * math.sqrt(max(0.0, 1.0 - b2 * math.exp(2.0 * r)) / (1.0 - b2))
-        return r - rule.eta * margin * ratio
+        second = math.expm1(2.0 * r + log_b2) / math.expm1(log_b2)  # (1 - beta2 e^2r)/(1 - beta2), exactly 0 at the end
+        return r - rule.eta * margin * (1.0 - b1) / (1.0 - b1 * math.exp(r)) * math.sqrt(second)
 
-    return float(brentq(excess, 0.0, -0.5 * math.log(b2), xtol=1e-15))
+    return float(brentq(excess, 0.0, -0.5 * log_b2, xtol=1e-15))

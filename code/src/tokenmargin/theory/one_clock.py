@@ -9,18 +9,26 @@ import numpy as np
 from ..data.problem import TokenProblem
 from ..errors import AssumptionError
 from ..margin.token_svm import TokenSVM
+from ..measures.geometry import unit_factors, unit_gram
 from ..measures.trajectory import margin_component, residual_norm, residual_parts
 from ..model.attention import outputs
-from ..model.losses import Loss, negative_slope
-from ..model.weights import entry_slack, kappa, score_gaps
+from ..model.losses import Loss
+from ..model.weights import (
+    exponential,
+    kappa,
+    log_entry_slack,
+    log_negative_slope,
+    log_score_gaps,
+    require_finite,
+)
 from ..training.trajectory import Trajectory
 from ..types import Array
-from .residual import active_gram, require_strict_complementarity
+from .residual import DEPENDENT, require_strict_complementarity
 
 
 def largest_constraint(problem: TokenProblem) -> float:
     """B = max_k ||V_k||_F."""
-    return float(problem.constraints.norms.max())
+    return float(unit_factors(problem.constraints)[2].max())
 
 
 def spread_constant(problem: TokenProblem, kappa: float) -> float:
@@ -59,9 +67,11 @@ def one_clock_bound(trajectory: Trajectory, svm: TokenSVM, *, start: int | None 
     Raises
     ------
     AssumptionError
-        If at no record (E) and c_t >= 0 hold from there on.
+        If the run's rule does not step along the gradient (momentum, Adam), or if at no record (E) and c_t >= 0 hold from
+        there on.
     """
     problem = trajectory.problem
+    require_gradient_rule(trajectory)
     kappas = np.array([kappa(problem, mu, trajectory.loss) for mu in trajectory.margins])
     c = margin_component(trajectory, svm)
     fine = np.isfinite(kappas) & (c >= 0.0)
@@ -76,13 +86,30 @@ def one_clock_bound(trajectory: Trajectory, svm: TokenSVM, *, start: int | None 
     e = residual_norm(trajectory, svm)
     S = trajectory.path_length - trajectory.path_length[start]
     S = np.where(np.arange(len(S)) >= start, S, np.nan)
-    longest = np.nanmax(trajectory.effective_steps[start:])
+    longest = _longest_step(trajectory, start)
     low = c[start] + (rho / big) * S
     high = np.sqrt(e[start] ** 2 + S * (2.0 * constant / rho + longest))
     with np.errstate(divide="ignore", invalid="ignore"):
         direction = np.where(low > 0.0, high / low, np.inf)
     direction = np.where(np.isnan(S), np.nan, direction)
     return Bound(start, low, high, direction, np.log(problem.mask.sum(axis=1).max() - 1) - (rho * low - big * high))
+
+
+def require_gradient_rule(trajectory: Trajectory) -> None:
+    """Refuse runs whose steps are not -h_t grad L/||grad L||."""
+    if not callable(getattr(trajectory.step, "effective_step", None)):
+        raise AssumptionError(
+            f"the run's rule is {trajectory.step!r}: its steps are not along the gradient, and the one-clock theorem is about "
+            "those. Use GradientDescent, NormalizedGD, Polyak, or a rule with `effective_step`."
+        )
+
+
+def _longest_step(trajectory: Trajectory, start: int) -> float:
+    """hbar, the longest effective step of the records from `start` on."""
+    steps = require_finite(
+        "an effective step", trajectory.effective_steps[start:], "the run has left the range of floats"
+    )
+    return float(steps.max())
 
 
 def sharp_order_bound(trajectory: Trajectory, svm: TokenSVM) -> tuple[float, Array]:
@@ -101,17 +128,16 @@ def sharp_order_bound(trajectory: Trajectory, svm: TokenSVM) -> tuple[float, Arr
     Raises
     ------
     AssumptionError
-        If a constraint of margin one has no weight in W_mm (strict complementarity), or (E) fails to the last record.
+        If a constraint of margin one has no weight in W_mm (strict complementarity), the run's rule does not step along the
+        gradient, or (E) fails to the last record.
     """
     problem = trajectory.problem
     require_strict_complementarity(svm)
     first = one_clock_bound(trajectory, svm)
     late = slice(first.start, None)
-    kap = max(kappa(problem, mu, trajectory.loss) for mu in trajectory.margins[late])
-    eigenvalues = np.linalg.eigvalsh(active_gram(svm)[0])
-    sigma = np.sqrt(eigenvalues[eigenvalues > 1e-10 * eigenvalues[-1]][0])
-    beta = svm.margin**2 * svm.duals[svm.support].min() * sigma / 2.0
-    hbar = np.nanmax(trajectory.effective_steps[late])
+    kap = np.max([kappa(problem, mu, trajectory.loss) for mu in trajectory.margins[late]])
+    beta = svm.margin**2 * svm.duals[svm.support].min() * _least_singular_value(svm) / 2.0
+    hbar = _longest_step(trajectory, first.start)
     active, rest = residual_parts(trajectory, svm)
     F, big = rest[late].max(), largest_constraint(problem)
     E = max(active[first.start], (spread_constant(problem, kap) + big * (hbar / 2.0 + F)) / beta + hbar) + F
@@ -119,13 +145,28 @@ def sharp_order_bound(trajectory: Trajectory, svm: TokenSVM) -> tuple[float, Arr
         return float(E), E / first.along
 
 
+def _least_singular_value(svm: TokenSVM) -> float:
+    """sigma_min: the least nonzero singular value of R -> (<V_k, R>)_k over the support vectors.
+
+    The rank is that of the constraints scaled to norm one. Where their norms differ so much that rounding hides the value, its
+    lower bound min ||V_k|| times that of the scaled constraints, with which the theorem holds too.
+    """
+    unit, norms = unit_gram(svm.constraints, svm.support)
+    scaled = np.linalg.eigvalsh(unit)
+    first = int(np.argmax(scaled > DEPENDENT * scaled[-1]))
+    ratio = norms / norms.max()
+    values = np.linalg.eigvalsh(ratio[:, None] * unit * ratio)
+    direct = values[first] if values[first] > DEPENDENT * values[-1] else 0.0
+    return float(norms.max() * np.sqrt(max(direct, ratio.min() ** 2 * scaled[first])))
+
+
 def log_loss_gap_bound(problem: TokenProblem, bound: Bound, loss: Loss = "logistic") -> Array:
     """Upper bound of log(L(W_t) - L*), shape (K,): slope times largest score gap times the bound on 1 - s_opt (loss-gap corollary).
 
     Under (E) every output exceeds the runner-up's score, so -l'(m_i) is at most -l' there.
     """
-    steepest = negative_slope(problem.second_scores, loss).max()
-    return np.log(steepest * score_gaps(problem).max()) + bound.log_off_attention
+    steepest = log_negative_slope(problem.second_scores, loss).max()
+    return steepest + log_score_gaps(problem).max() + bound.log_off_attention
 
 
 def polyak_bounds(
@@ -141,11 +182,15 @@ def polyak_bounds(
     AssumptionError
         If (E) does not hold at W_0: Gamma is then infinite or negative.
     """
-    slack = entry_slack(problem, svm.constraints.margins(W0))
-    if slack.min() <= 0.0:
+    sign, log_slack = log_entry_slack(problem, svm.constraints.margins(W0))
+    if not (sign > 0.0).all():
         raise AssumptionError(
             "Polyak's step is bounded from W0 on only if (E) holds there: start where every output beats the runner-up token."
         )
-    ratio = negative_slope(problem.optimal_scores, loss) / negative_slope(outputs(problem, W0), loss)
-    gamma = (score_gaps(problem) / slack).max()
-    return float(theta * ratio.min() / largest_constraint(problem)), float(theta * gamma * svm.norm)
+    ratio = log_negative_slope(problem.optimal_scores, loss) - log_negative_slope(outputs(problem, W0), loss)
+    shortest = np.log(theta) + ratio.min() - np.log(largest_constraint(problem))
+    longest = np.log(theta) + (log_score_gaps(problem) - log_slack).max() + np.log(svm.norm)
+    advice = "start where the entry condition holds by more"
+    return float(exponential("Polyak's shortest step", shortest, advice)), float(
+        exponential("Polyak's longest step", longest, advice)
+    )

@@ -1,4 +1,8 @@
-"""The limit of the residual, its modes, and where a constant step loses stability."""
+"""The limit of the residual, its modes, and where a constant step loses stability.
+
+Everything is computed from the constraints scaled to norm one, so that no answer depends on the unit of tokens or queries,
+and from the logarithms of the weights, so that none depends on the size of the scores.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,44 @@ import numpy as np
 from ..data.problem import TokenProblem
 from ..errors import AssumptionError
 from ..margin.token_svm import TokenSVM
+from ..measures.geometry import gram_norm, unit_gram
 from ..model.losses import Loss
-from ..model.weights import limit_weights
+from ..model.weights import exponential, log_limit_weights, require_finite
 from ..types import Array
 
+DEPENDENT = 1e-10  # eigenvalues of the unit constraints' Gram matrix below this share of the largest count as zero
 
-def active_gram(svm: TokenSVM) -> tuple[Array, Array]:
-    """Gram matrix and duals of the support vectors, shapes (A, A) and (A,); the others' Gram matrix is never formed."""
-    difference, query = svm.constraints.difference[svm.support], svm.constraints.query_vector[svm.support]
-    return (difference @ difference.T) * (query @ query.T), svm.duals[svm.support]
+
+def active_gram(svm: TokenSVM) -> tuple[Array, Array, Array]:
+    """Support vectors: cosines (A, A), norms ||V_k|| (A,) and duals (A,); the others' Gram matrix is never formed."""
+    return *unit_gram(svm.constraints, svm.support), svm.duals[svm.support]
+
+
+def log_alpha(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> float:
+    """log(alpha) = rho^2 sum_k lambda_k log(q_k/lambda_k) over the support vectors (sharp-constant theorem)."""
+    return float(_shares(svm) @ _log_ratios(problem, svm, loss))
 
 
 def alpha(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> float:
-    """alpha = exp(rho^2 sum_k lambda_k log(q_k/lambda_k)) over the support vectors, the scale of the sharp-constant theorem."""
-    q, duals = limit_weights(problem, loss)[svm.support], svm.duals[svm.support]
-    return float(np.exp(svm.margin**2 * duals @ np.log(q / duals)))
+    """alpha = exp(rho^2 sum_k lambda_k log(q_k/lambda_k)) over the support vectors, the scale of the sharp-constant theorem.
+
+    Raises
+    ------
+    FloatRangeError
+        If alpha is no normal float (scores beyond about 700): `log_alpha` has its logarithm.
+    """
+    return float(exponential("alpha", log_alpha(problem, svm, loss), "use `log_alpha`"))
+
+
+def _log_ratios(problem: TokenProblem, svm: TokenSVM, loss: Loss) -> Array:
+    """log(q_k/lambda_k) of the support vectors, shape (A,)."""
+    on = svm.support
+    return log_limit_weights(problem, loss)[on] - np.log(svm.duals[on])
+
+
+def _shares(svm: TokenSVM) -> Array:
+    """rho^2 lambda_k of the support vectors, shape (A,); they add up to one."""
+    return svm.duals[svm.support] / (svm.duals @ svm.margins)
 
 
 def residual_limit(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> Array:
@@ -34,17 +61,24 @@ def residual_limit(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic"
     ------
     AssumptionError
         If a constraint of margin one has no weight in W_mm, or the support vectors are linearly dependent.
+    FloatRangeError
+        If a number on the way is not finite.
     """
-    require_strict_complementarity(svm)
-    on, (gram, duals) = svm.support, active_gram(svm)
-    if np.linalg.cond(gram) > 1e12:
-        raise AssumptionError(
-            f"the sharp-constant theorem needs linearly independent constraints; their Gram matrix has condition {np.linalg.cond(gram):.1e}."
-        )
-    b = np.log(limit_weights(problem, loss)[on] / duals) - np.log(alpha(problem, svm, loss))
     r = np.zeros(len(svm.duals))
-    r[on] = np.linalg.solve(gram, b)
-    return r
+    y, norms = _limit_in_units(problem, svm, loss)
+    with np.errstate(over="ignore"):
+        r[svm.support] = y / norms
+    return require_finite("a coefficient of R_inf", r, "divide tokens and queries by their scale")
+
+
+def _limit_in_units(problem: TokenProblem, svm: TokenSVM, loss: Loss) -> tuple[Array, Array]:
+    """y with R_inf = sum_k y_k V_k/||V_k||, and ||V_k||, shapes (A,)."""
+    require_unique_duals(svm)
+    gram, norms, _ = active_gram(svm)
+    ratios = _log_ratios(problem, svm, loss)
+    with np.errstate(over="ignore", invalid="ignore"):
+        b = (ratios - _shares(svm) @ ratios) / norms
+    return np.linalg.solve(gram, require_finite("<V_k, R_inf>", b, "divide the decoder by its norm")), norms
 
 
 def e_inf(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> float:
@@ -54,6 +88,7 @@ def e_inf(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> floa
     ------
     AssumptionError
         If some constraint is not a support vector: then the limit depends on the path, and `e_active` is its known part.
+        Also where `residual_limit` refuses.
     """
     require_all_support(svm)
     return e_active(problem, svm, loss)
@@ -61,21 +96,30 @@ def e_inf(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> floa
 
 def e_active(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> float:
     """Limit of the norm of the residual's part in the span of the support vectors, e_inf where all are (sharp-constant theorem)."""
-    r = residual_limit(problem, svm, loss)[svm.support]
-    return float(np.sqrt(max(0.0, r @ active_gram(svm)[0] @ r)))
+    y, _ = _limit_in_units(problem, svm, loss)
+    size = np.abs(y).max()
+    return float(size * gram_norm(active_gram(svm)[0], y / size)) if size > 0.0 else 0.0
 
 
 def curvatures(svm: TokenSVM) -> Array:
     """Nonzero eigenvalues of H = Pi (sum_k lambda_k V_k V_k') Pi, ascending; Pi the projection off W_mm (edge theorem).
 
-    They rule the residual near its limit: a step of length h contracts the j-th mode by 1 - h rho curvature_j. Empty for a
-    single constraint, which leaves no direction for a residual.
+    They have no unit and rule the residual near its limit: a step of length h contracts the j-th mode by 1 - h rho
+    curvature_j. There is one fewer than support vectors: none for a single one, which leaves no direction for a residual.
+
+    Raises
+    ------
+    AssumptionError
+        If a constraint of margin one has no weight in W_mm, or the support vectors are linearly dependent: the duals that H
+        is made of are then not unique.
     """
-    gram, lam = active_gram(svm)
-    v = gram @ lam
-    root = np.sqrt(lam)
-    values = np.linalg.eigvalsh(root[:, None] * (gram - np.outer(v, v) / (lam @ v)) * root)
-    return values[values > 1e-10]
+    require_unique_duals(svm)
+    gram, norms, duals = active_gram(svm)
+    root = np.sqrt(duals) * norms
+    operator = root[:, None] * gram * root
+    w = np.sqrt(_shares(svm))
+    v = operator @ w  # = w, the eigenvector of W_mm with eigenvalue one, up to rounding
+    return np.linalg.eigvalsh(operator - np.outer(v, v) / (w @ v))[1:]
 
 
 def transverse_operator(svm: TokenSVM) -> Array:
@@ -83,11 +127,17 @@ def transverse_operator(svm: TokenSVM) -> Array:
 
     T = (I - lambda (G lambda)'/(lambda' G lambda)) diag(lambda) G, with G the Gram matrix. Near its limit the residual of a
     constant effective step h moves by R_{t+1} - R_inf = (I - h rho H)(R_t - R_inf).
+
+    Raises
+    ------
+    AssumptionError
+        Where `curvatures` refuses.
     """
-    gram, lam = svm.constraints.gram, svm.duals
-    v = gram @ lam
-    moved = lam[:, None] * gram
-    return moved - np.outer(lam, v @ moved) / (lam @ v)
+    require_unique_duals(svm)
+    cosines, norms = unit_gram(svm.constraints)
+    moved = (svm.duals * norms)[:, None] * cosines * norms
+    v = norms * (cosines @ (norms * svm.duals))
+    return moved - np.outer(svm.duals / (svm.duals @ v), v @ moved)
 
 
 def contraction(svm: TokenSVM, h: float) -> float:
@@ -98,11 +148,21 @@ def contraction(svm: TokenSVM, h: float) -> float:
 def proved_step(svm: TokenSVM) -> float:
     """8 rho/D^2, D = max ||V_k - V_l||_F over the support vectors: shorter steps are proved to settle (sharp-constant theorem).
 
-    Never above the edge h*, the longest step that can; infinite for a single constraint.
+    Never above the edge h*, the longest step that can; infinite for a single constraint, which has no residual.
+
+    Raises
+    ------
+    AssumptionError
+        If a constraint of margin one has no weight in W_mm, or the support vectors are linearly dependent: then they need not
+        be all the constraints of some dual, and D would miss the others.
     """
-    gram, _ = active_gram(svm)
-    square = np.diag(gram)[:, None] + np.diag(gram) - 2.0 * gram
-    return float(8.0 * svm.margin / square.max()) if square.max() > 0.0 else np.inf
+    require_unique_duals(svm)
+    gram, norms, _ = active_gram(svm)
+    if len(norms) == 1:
+        return np.inf
+    unit = norms / norms.max()
+    square = (unit[:, None] - unit) ** 2 + 2.0 * unit[:, None] * unit * (1.0 - gram)
+    return float(8.0 * svm.margin / norms.max() / square.max() / norms.max())
 
 
 def lambda_max(svm: TokenSVM) -> float:
@@ -111,12 +171,18 @@ def lambda_max(svm: TokenSVM) -> float:
 
 
 def stability_threshold(svm: TokenSVM) -> float:
-    """h* = 2 ||W_mm|| / lambda_max(H): constant effective steps below it are stable (edge theorem)."""
+    """h* = 2 ||W_mm|| / lambda_max(H): constant effective steps below it are stable (edge theorem).
+
+    Raises
+    ------
+    AssumptionError
+        Where `curvatures` refuses, or if a single support vector leaves no direction to oscillate in.
+    """
     return 2.0 * svm.norm / lambda_max(svm)
 
 
 def polyak_threshold(svm: TokenSVM) -> float:
-    """theta* = 2 / lambda_max(H): Polyak's relaxation below it is stable (edge theorem)."""
+    """theta* = 2 / lambda_max(H): Polyak's relaxation below it is stable (edge theorem); refuses as `stability_threshold`."""
     return 2.0 / lambda_max(svm)
 
 
@@ -138,10 +204,27 @@ def require_all_support(svm: TokenSVM) -> None:
         )
 
 
-def require_strict_complementarity(svm: TokenSVM, slack: float = 1e-7) -> None:
-    idle = int((~svm.support & (svm.margins < 1.0 + slack)).sum())
-    if idle:
+def require_unique_duals(svm: TokenSVM) -> None:
+    """Strict complementarity and linearly independent support vectors: then lambda is unique, and what is made of it."""
+    require_strict_complementarity(svm)
+    gram, _, _ = active_gram(svm)
+    values, vectors = np.linalg.eigh(gram)
+    if not values[0] > DEPENDENT * values[-1]:
+        heavy = np.abs(vectors[:, 0]) > 0.1 * np.abs(vectors[:, 0]).max()
+        sequences = np.unique(svm.constraints.sequence[svm.support][heavy])
+        shown = ", ".join(map(str, sequences[:10])) + (", …" if len(sequences) > 10 else "")
         raise AssumptionError(
-            f"{idle} constraint(s) have margin one but no weight in W_mm; the theorem needs strict complementarity, which "
-            "generic data have: perturb the tokens."
+            f"the support vectors of sequence(s) {shown} are linearly dependent (scaled to norm one, the eigenvalues of their Gram "
+            f"matrix go from {values[0]:.1e} to {values[-1]:.1e}): the duals are not unique, and the theorem needs linearly "
+            "independent ones. Use fewer sequences or a larger d."
+        )
+
+
+def require_strict_complementarity(svm: TokenSVM, slack: float = 1e-7) -> None:
+    idle = np.flatnonzero(~svm.support & ~(svm.margins > 1.0 + slack))
+    if len(idle):
+        raise AssumptionError(
+            f"{len(idle)} constraint(s) have margin one but no weight in W_mm, the first of sequence "
+            f"{svm.constraints.sequence[idle[0]]}; the theorem needs strict complementarity, which generic data have: perturb "
+            "the tokens."
         )
