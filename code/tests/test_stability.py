@@ -8,7 +8,7 @@ from tokenmargin.errors import UnboundedStepError
 from tokenmargin.margin.token_svm import solve_token_svm
 from tokenmargin.measures.stability import alternation, is_unstable, locate_threshold, orbit, settle
 from tokenmargin.measures.trajectory import residual_sizes
-from tokenmargin.model.losses import loss_gap_ratio
+from tokenmargin.model.losses import log_loss_gap_of
 from tokenmargin.theory.residual import lambda_max, polyak_threshold, stability_threshold
 from tokenmargin.training.rules import NormalizedGD, Polyak
 from tokenmargin.training.train import train

@@ -14,7 +14,7 @@ from ..margin.token_svm import TokenSVM
 from ..model.losses import Loss
 from ..training.forms import rule_code
 from ..training.kernels import advance_gram, layout_of
-from ..training.rules import NormalizedGD, Step, unbounded_step
+from ..training.rules import NormalizedGD, Step, lost_gradient, unbounded_step
 from ..training.train import train
 from ..training.trajectory import Trajectory
 from ..types import Array
@@ -107,7 +107,9 @@ def orbit(
     Raises
     ------
     UnboundedStepError
-        If Polyak's step without a cap has no finite size.
+        If a step makes margins that float64 cannot resolve.
+    LostStepError
+        If the gradient cancels to rounding.
     """
     gram = np.ascontiguousarray(problem.constraints.gram)
     C = np.zeros(len(gram)) if W0 is None else np.linalg.lstsq(gram, problem.constraints.margins(W0), rcond=None)[0]
@@ -122,7 +124,7 @@ def orbit(
     if failed < 0:
         sizes, log_step, failed = _sizes(gram, mu0, C, mu, skip, keep, svm.duals, rule, layout)
     if failed >= 0:
-        raise unbounded_step(failed, log_step)
+        raise lost_gradient(failed) if math.isnan(log_step) else unbounded_step(failed, log_step, step=step)
     return sizes
 
 
