@@ -103,7 +103,7 @@ class State(ABC):
 
     def refusal(self, t: int, log_h: float) -> TokenMarginError:
         """The error for a step that the kernel or a rule would not take at the present margins."""
-        if self.reach > 0.0 and log_h + math.log(RESOLVED) < math.log(self.reach):
+        if log_h <= math.log(self.layout.largest_step):
             return lost_step(t, math.exp(log_h), self.reach)
         wrong = int(self.problem.constraints.sequence[self.mu.argmin()]) if self.mu.min() < 0.0 else None
         return unbounded_step(t, log_h, self.layout.largest_step / RESOLVED, wrong, self.step)
@@ -130,7 +130,7 @@ class GramState(State):
     def setup(self, W0: Array) -> None:
         constraints = self.problem.constraints
         length = self.layout.length[self.layout.length > 0.0]
-        if ((1.0 / MODERATE < length) & (length < MODERATE)).all():
+        if ((length > 1.0 / MODERATE) & (length < MODERATE)).all():
             self.gram = np.ascontiguousarray(constraints.gram)
         else:
             self.layout = in_units(self.layout)

@@ -28,13 +28,13 @@ from numba import njit
 
 from ..data.problem import TokenProblem
 from ..model.attention import query_weights
-from ..model.losses import Loss, log_loss_gap_of, log_mean, softplus
+from ..model.losses import Loss, log_loss_gap_of, log_mean, negative_slope
 from ..types import Array
 
 GRADIENT_DESCENT, NORMALIZED_GD, POLYAK = 0, 1, 2
 LARGEST_FLOAT = float(np.finfo(float).max)
 
-SMALLEST_GAP = 1e-305  # of scores, that has an inverse and a normal logarithm
+SMALLEST_GAP = 1e-280  # of the loss, that is summed as it is
 REFRESH = 256  # steps between recomputations of the margins from the coefficients, so that rounding cannot drift
 RESOLVED = 1e12  # largest margin that a step may make, and largest ||W||/h: past it float64 leaves under four digits
 HALF_ULP = 2.0**-53  # a step shorter than this share of ||W|| leaves W as it is
@@ -54,7 +54,7 @@ class Layout(NamedTuple):
     log_weight : array, shape (R,)
         log(w_r/n), plus the log of the row's `unit`.
     plain : bool array, shape (R,)
-        Whether all score gaps of the row are positive numbers: all but copies of the optimal token are.
+        Whether the score gaps of the row are positive (a copy of the optimal token has none) and of comparable sizes.
     score_gap, log_gap, inverse_gap : arrays, shape (N,)
         gamma_{i,opt} - gamma_it of each constraint, of scores averaged over equal tokens; log and inverse of its size.
     length, log_length : arrays, shape (N,)
@@ -64,6 +64,8 @@ class Layout(NamedTuple):
         unless the lengths of the constraints differ by very many orders of magnitude.
     optimal_score : array, shape (n,)
         Of the optimal token, averaged over its copies.
+    optimal_slope : array, shape (n,)
+        -l'(gamma_{i,opt}); it may underflow.
     offset : array, shape (n,)
         gamma_{i,opt} minus that average: zero but where a copy of the optimal token has another value.
     largest_step : float
@@ -83,6 +85,7 @@ class Layout(NamedTuple):
     log_length: Array
     unit: Array
     optimal_score: Array
+    optimal_slope: Array
     offset: Array
     largest_step: float
     exponential: bool
@@ -110,15 +113,18 @@ def layout_of(problem: TokenProblem, loss: Loss) -> Layout:
     best = scores[np.arange(problem.n), problem.optimal]
     gap = best[c.sequence] - scores[c.sequence, c.token]
     weight = query_weights(problem)[i, q]
-    plain = np.bincount(c.sequence[~(gap > SMALLEST_GAP)], minlength=problem.n)[i] == 0
-    with np.errstate(divide="ignore", over="ignore"):
+    least, most = np.full(problem.n, np.inf), np.zeros(problem.n)
+    np.minimum.at(least, c.sequence, gap)
+    np.maximum.at(most, c.sequence, gap)
+    plain = (least > 1e-150 * most)[i]
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         log_length = log_lengths(problem)
         log_gap, inverse = np.log(np.abs(gap)), np.minimum(1.0 / np.abs(gap), LARGEST_FLOAT)
-        length = np.exp(log_length)
+        length, slope = np.exp(log_length), negative_slope(problem.optimal_scores, loss)
         largest = float(RESOLVED / length.max())
     return Layout(
         start, i, weight, np.log(weight / problem.n), plain, gap, log_gap, inverse, length, log_length, np.ones(len(gap)), best,
-        problem.optimal_scores - best, largest, loss == "exponential",
+        slope, problem.optimal_scores - best, largest, loss == "exponential",
     )  # fmt: skip
 
 
@@ -166,7 +172,7 @@ def log_norm(vectors: Array) -> Array:
     """log of the norm of each row, without under- or overflow; -inf where it is zero."""
     largest = np.maximum(vectors.max(axis=1), -vectors.min(axis=1))
     with np.errstate(divide="ignore"):
-        if (((1e-140 < largest) & (largest < 1e140)) | (largest == 0.0)).all():
+        if (((largest > 1e-140) & (largest < 1e140)) | (largest == 0.0)).all():
             return 0.5 * np.log(np.einsum("kd,kd->k", vectors, vectors))
         scaled = vectors / np.where(largest > 0.0, largest, 1.0)[:, None]
         return np.log(largest) + np.log(np.maximum(np.linalg.norm(scaled, axis=1), 1.0))
@@ -302,6 +308,12 @@ def fill_weights(mu, layout, p, row, per):
 def log_loss_gap(layout, row, per):
     """log(L - L*) of what `fill_weights` left behind."""
     n, short, optimal, offset = len(layout.offset), per[0], layout.optimal_score, layout.offset
+    total = 0.0
+    for i in range(n):
+        u = math.expm1(short[i] + offset[i]) * layout.optimal_slope[i]
+        total += u if layout.exponential else math.log1p(u)
+    if SMALLEST_GAP < total < 1.0 / SMALLEST_GAP:
+        return math.log(total / n)
     logs = np.full(n, -np.inf)  # log(gamma_opt - m_i), where that underflows; then of the loss gaps
     for r in range(len(layout.sequence)):
         i, D = layout.sequence[r], row[1, r]
@@ -339,16 +351,12 @@ def gram_times(gram, p, out):
 
 
 @njit(cache=True)
-def step_length(code, a, b, t, c, norm, log_gap):
-    """(log h_t, h_t) of a rule (code, a, b) where ||grad L|| = e^c norm; h_t is infinite where it is beyond floating point."""
+def log_step(code, a, b, t, c, norm, log_gap):
+    """log h_t of a rule (code, a, b) where ||grad L|| = e^c norm."""
     if code == NORMALIZED_GD:
-        h = a if b == 0.0 else a * (t + 1.0) ** -b
-        return math.log(h), h
-    if code == GRADIENT_DESCENT:
-        log_h = a + c + math.log(norm)
-    else:
-        log_h = min(a + log_gap - c - math.log(norm), b)
-    return log_h, math.exp(log_h) if log_h < 700.0 else np.inf
+        return math.log(a) - b * math.log(t + 1.0)
+    log_h = a + log_gap - c - math.log(norm)
+    return a + c + math.log(norm) if code == GRADIENT_DESCENT else min(log_h, b)
 
 
 @njit(cache=True)
@@ -376,12 +384,16 @@ def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout):
             return path, np.nan, t
         norm = math.sqrt(square)
         log_gap = log_loss_gap(layout, row, per) if code == POLYAK else 0.0
-        log_h, h = step_length(code, a, b, t, c, norm, log_gap)
+        if code == NORMALIZED_GD:
+            h = a if b == 0.0 else a * (t + 1.0) ** -b
+        else:
+            log_h = log_step(code, a, b, t, c, norm, log_gap)
+            h = math.exp(log_h) if log_h < 700.0 else np.inf
         if code == GRADIENT_DESCENT and h < HALF_ULP * (reach + path):
             break  # W + h is W: the path counts what is taken, and all later steps are this one
         lost = code != GRADIENT_DESCENT and h * RESOLVED < reach + path
         if lost or not h <= layout.largest_step:
-            return path, log_h, t
+            return path, log_step(code, a, b, t, c, norm, log_gap), t
         size = h / norm
         path += h
         for k in range(N):
