@@ -276,7 +276,12 @@ def fill_weights(mu, layout, p, row, per):
         Filled with gamma_opt - m_i, and with log_slope and factor of `slopes`.
     """
     start, sequence, weight, log_weight = layout.start, layout.sequence, layout.weight, layout.log_weight
-    score_gap, log_gap, inverse_gap, log_length = layout.score_gap, layout.log_gap, layout.inverse_gap, layout.log_length
+    score_gap, log_gap, inverse_gap, log_length = (
+        layout.score_gap,
+        layout.log_gap,
+        layout.inverse_gap,
+        layout.log_length,
+    )
     short, log_slope, factor = per
     short[:] = 0.0
     for r in range(len(start) - 1):
