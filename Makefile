@@ -13,13 +13,15 @@ COLUMN := 89
 EXECUTED := _build/executed
 WARM := _build/.warm
 SITE := _build/html/claims.json
-PROSE := $(shell find book -name '*.md' -o -name '*.bib' -o -path '*_static/*') _config.yml _toc.yml
+SCIENCE := $(shell find code/src/tokenmargin -name '*.py')
+RUFF := --config code/ruff.toml
+SECONDS := 300
 
-.PHONY: book site test run lint format lock lab bench badge badge-check clean help
+.PHONY: book site test fuzz alone run lint format lock lab bench badge badge-check clean help
 
 book: $(ENVIRONMENT)  ## Execute what changed, render, check: the book is _build/html/index.html
 	@mkdir -p _build && : > _build/executed.log
-	@$(BIN)/python -m companion.dependencies
+	@$(BIN)/python -m companion.build.dependencies
 	@start=$$(date +%s); $(MAKE) --no-print-directory --jobs=$(JOBS) site; \
 	echo "$$(wc -l < _build/executed.log | tr -d ' ') notebooks executed in $$(( $$(date +%s) - start )) s. The book: _build/html/index.html"
 
@@ -28,46 +30,54 @@ book: $(ENVIRONMENT)  ## Execute what changed, render, check: the book is _build
 site: $(SITE)
 	@:
 
-$(SITE): $(addprefix $(EXECUTED)/,$(NOTEBOOKS)) $(PROSE) _build/commit $(wildcard code/src/companion/*.py)
+$(SITE): $(addprefix $(EXECUTED)/,$(NOTEBOOKS)) $(PAGES) _build/commit
 	@echo "  rendering"
-	@$(BIN)/python -m companion.render
+	@$(BIN)/python -m companion.build.render
 	@touch $@
 
-$(EXECUTED)/%.ipynb: %.ipynb $(ENVIRONMENT) | $(WARM)
-	@$(BIN)/python -m companion.execute $< $@
-	@echo $< >> _build/executed.log
+$(EXECUTED)/%.ipynb: | $(WARM)
+	@$(BIN)/python -m companion.build.execute $*.ipynb $@
+	@echo $*.ipynb >> _build/executed.log
 
-$(WARM): $(wildcard code/src/tokenmargin/*.py) $(ENVIRONMENT)
+# By time, not content: numba compares the times of its sources too.
+$(WARM): $(SCIENCE) $(ENVIRONMENT)
 	@mkdir -p _build
 	@$(BIN)/python -m tokenmargin.warmup
 	@touch $@
 
 test: $(ENVIRONMENT)  ## Run the tests, warnings as errors
-	@$(BIN)/python -m pytest -c code/pyproject.toml code/tests
+	@$(BIN)/python -m pytest -c code/pytest.ini code/tests
+
+fuzz: $(ENVIRONMENT)  ## Run the property-based tests with fresh seeds: make fuzz SECONDS=300, or SEED=123 to repeat one
+	@$(BIN)/python code/tests/fuzz.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+alone: $(ENVIRONMENT)  ## Install the package alone in an empty environment, import all of it, run the README's snippet
+	@$(BIN)/python code/tests/alone.py
 
 run: $(ENVIRONMENT) | $(WARM)  ## Execute one chapter anew: make run NOTEBOOK=model P="-p seed 3"
 	@test -n "$(NOTEBOOK)" || { echo 'Say which: make run NOTEBOOK=model P="-p seed 3"' >&2; exit 2; }
-	@$(BIN)/python -m companion.run $(NOTEBOOK) $(P)
+	@$(BIN)/python -m companion.build.run $(NOTEBOOK) $(P)
 
 lint: $(ENVIRONMENT)  ## Check code, notebooks and workflows
-	@$(BIN)/ruff check --config code/pyproject.toml code book
-	@$(BIN)/ruff format --check --config code/pyproject.toml code
-	@$(BIN)/ruff format --check --config code/pyproject.toml --line-length $(COLUMN) book
-	@$(BIN)/python -m companion.clean --check
+	@$(BIN)/ruff check $(RUFF) code book
+	@$(BIN)/ruff format --check $(RUFF) code
+	@$(BIN)/ruff format --check $(RUFF) --line-length $(COLUMN) book
+	@$(BIN)/python -m companion.build.clean --check
+	@$(BIN)/mypy --config-file code/mypy.ini
 	@$(BIN)/zizmor --offline --quiet .github/workflows
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 format: $(ENVIRONMENT)  ## Format the code and clean the notebooks
-	@$(BIN)/ruff check --fix --config code/pyproject.toml code book
-	@$(BIN)/ruff format --config code/pyproject.toml code
-	@$(BIN)/ruff format --config code/pyproject.toml --line-length $(COLUMN) book
-	@$(BIN)/python -m companion.clean
+	@$(BIN)/ruff check --fix $(RUFF) code book
+	@$(BIN)/ruff format $(RUFF) code
+	@$(BIN)/ruff format $(RUFF) --line-length $(COLUMN) book
+	@$(BIN)/python -m companion.build.clean
 
 badge: $(ENVIRONMENT)  ## Write the README's line of claims and its picture from the built book
-	@$(BIN)/python -m companion.badge
+	@$(BIN)/python -m companion.build.badge
 
 badge-check: $(ENVIRONMENT)
-	@$(BIN)/python -m companion.badge --check
+	@$(BIN)/python -m companion.build.badge --check
 
 bench: $(ENVIRONMENT) | $(WARM)  ## Time the engine, the token SVM, large problems and a sweep (BENCH=--record keeps it)
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/python code/benchmarks/bench.py $(BENCH)

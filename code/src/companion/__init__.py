@@ -1,1 +1,1 @@
-"""The machinery of the book: execution, claims, numbers, figures, rendering, checks."""
+"""The machinery of the book: `chapter` is what a chapter imports, `build` is what builds."""

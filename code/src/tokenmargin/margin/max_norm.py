@@ -65,7 +65,7 @@ def solve_max_norm_svm(
     Raises
     ------
     InfeasibleSVMError
-        If no W has positive margin (`svm.solve_token_svm` gives the Farkas weights).
+        If no W has positive margin (`margin.token_svm.solve_token_svm` gives the Farkas weights).
     SolverError
         If the certificate exceeds `tolerance`.
     """

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-from joblib import Memory, Parallel, delayed
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from ..errors import TokenMarginError
+
+if TYPE_CHECKING:  # pandas, joblib and threadpoolctl load when a sweep runs: the extra "sweep"
+    import pandas as pd
 
 Grid = Mapping[str, Sequence | Mapping[str, Any]]
 
@@ -94,6 +94,9 @@ def sweep(
     -----
     Every call runs with one BLAS thread: the cores are busy with other points, and sums keep their order.
     """
+    import pandas as pd
+    from joblib import Memory, Parallel, delayed
+
     points = _points(grid)
     call = function if cache is None else Memory(str(cache), verbose=0).cache(function)
     jobs = (delayed(_attempt)(call, labels, arguments) for labels, arguments in points)
@@ -130,6 +133,8 @@ def _points(grid: Grid) -> list[tuple[dict, dict]]:
 
 def _attempt(call: Callable, labels: dict, arguments: dict) -> dict | Failure:
     """The call's result as a dict, or its failure as plain text, which any process can send back."""
+    from threadpoolctl import threadpool_limits
+
     try:
         with threadpool_limits(1):
             return dict(call(**arguments))

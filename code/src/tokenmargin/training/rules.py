@@ -65,7 +65,7 @@ class Polyak:
 
     Warnings
     --------
-    L* is the infimum over W, `attention.infimum`: it is positive, and reached only as ||W|| -> infinity. With
+    L* is the infimum over W, `model.attention.infimum`: it is positive, and reached only as ||W|| -> infinity. With
     L* = 0 the steps would be far too long. Without a cap the step is unbounded near a saturated wrong token, where
     the loss gap is O(1) and the gradient exponentially small; the cap is the SPS_max rule of Loizou et al. (2021).
     """

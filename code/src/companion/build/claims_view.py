@@ -1,0 +1,349 @@
+"""Claims as a reader sees them: below the cell that makes them, and in the tables of the page of claims.
+
+The executed notebook holds data only. Here it becomes document nodes with true cross-references, to the theorem, the
+bibliography, the figure and the table, so that a dead one fails the build.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+from sphinx.util.typing import ExtensionMetadata
+from sphinx.writers.html5 import HTML5Translator
+from sphinxcontrib.bibtex.roles import CiteRole
+
+from companion.build.claims_table import ABSTRACT, Row, Sentence, by_page, read, summary
+from companion.build.paths import CLAIMS
+from companion.build.toc import labels
+from companion.chapter.claims import KINDS, MIME, SOURCES, STATUSES
+
+TABLE_PAGE = "book/claims"
+WORDS = {"source": SOURCES, "kind": KINDS, "status": STATUSES}
+PIECES = re.compile(r"\$(?P<math>[^$]+)\$|`(?P<code>[^`]+)`")
+
+Content = str | nodes.Node
+
+
+class element(nodes.General, nodes.TextElement):
+    """An HTML element with attributes of its own, which may hold references."""
+
+
+def html(tag: str, *content: Content, ids: str = "", css: str = "", **attributes: str) -> element:
+    """An `element`: texts become text, ``data_x`` the attribute ``data-x``."""
+    given = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items()}
+    made = element("", tag=tag, attributes=given, classes=css.split(), ids=[ids] if ids else [])
+    made += [nodes.Text(part) if isinstance(part, str) else part for part in content]
+    return made
+
+
+def visit_element(self: HTML5Translator, node: element) -> None:
+    """Open the HTML element."""
+    self.body.append(self.starttag(node, node["tag"], "", **node["attributes"]))
+
+
+def depart_element(self: HTML5Translator, node: element) -> None:
+    """Close the HTML element."""
+    self.body.append(f"</{node['tag']}>\n")
+
+
+def prose(words: str) -> list[nodes.Node]:
+    """Nodes of a short text in which ``$...$`` is mathematics and backticks are code."""
+    found: list[nodes.Node] = []
+    end = 0
+    for match in PIECES.finditer(words):
+        found.append(nodes.Text(words[end : match.start()]))
+        found.append(nodes.math("", match["math"]) if match["math"] else nodes.literal("", match["code"]))
+        end = match.end()
+    return [*found, nodes.Text(words[end:])]
+
+
+def joined(parts: Iterable[list[Content]], between: str) -> list[Content]:
+    """The parts with a text between them."""
+    found: list[Content] = []
+    for part in parts:
+        found += [between, *part] if found else part
+    return found
+
+
+class View:
+    """Makes nodes for one page; references know it as the page they stand on."""
+
+    def __init__(self, env: BuildEnvironment, document: nodes.document):
+        self.env, self.document = env, document
+
+    def to(self, domain: str, role: str, target: str, *words: Content) -> pending_xref:
+        """A cross-reference, which shows `words`, or by default what its target is called."""
+        inner = nodes.inline("", "", *[nodes.Text(w) if isinstance(w, str) else w for w in words or (target,)])
+        where = {"refdomain": domain, "reftype": role, "reftarget": target, "refdoc": self.env.docname}
+        return pending_xref("", inner, refexplicit=bool(words), refwarn=True, **where)
+
+    def cite(self, key: str) -> pending_xref:
+        """A citation, as the role ``cite:t`` makes it."""
+        role, node = CiteRole(), self.to("cite", "t", key)
+        role.target = key
+        role.result_nodes(self.document, self.env, node, True)
+        return node
+
+    def theorem(self, label: str) -> pending_xref:
+        """A reference to a theorem of this book by its title."""
+        _, title = labels().get(label, ("", label))
+        return self.to("prf", "ref", label, title)
+
+    def named(self, node: element, name: str) -> element:
+        """`node` with the anchor `name`, known to Sphinx for references by `to`."""
+        node["ids"], node["names"] = [name], [nodes.fully_normalize_name(name)]
+        self.document.note_explicit_target(node, node)
+        return node
+
+    def source(self, row: Row) -> list[Content]:
+        """Whose statement a claim is, with the theorem or the paper, and the details."""
+        parts: list[list[Content]] = []
+        if row["theorem"]:
+            parts.append([self.theorem(row["theorem"])])
+        if row["citation"]:
+            parts.append([self.cite(row["citation"])])
+        if row["detail"]:
+            parts.append([*prose(row["detail"])])
+        head = html("span", row["source"], title=SOURCES[row["source"]])
+        return [head, ": ", *joined(parts, ", ")] if parts else [head]
+
+    def badges(self, row: Row) -> list[list[Content]]:
+        """Kind and status of a claim, each with its meaning as a title."""
+        return [[html("span", row[name], title=WORDS[name][row[name]])] for name in ("kind", "status")]
+
+    def block(self, row: Row) -> element:
+        """One claim on its page."""
+        state, sign, word = ("holds", "✓", "holds") if row["holds"] else ("fails", "✗", "does not hold")
+        to_row = self.to("std", "ref", f"row-{row['id'].lower()}", row["id"])
+        details = joined([self.source(row), *self.badges(row), [to_row]], " · ")
+        numbers = html("span", "predicted ", row["expectation"]), html("span", "measured ", html("b", row["found"]))
+        block = html(
+            "div",
+            html("span", sign, html("span", f" {word}"), css="claim-state", title=word),
+            " ",
+            html("span", *prose(row["statement"]), css="claim-statement"),
+            " ",
+            html(
+                "span",
+                numbers[0],
+                ", ",
+                numbers[1],
+                " ",
+                html("span", *details, css="claim-source"),
+                css="claim-details",
+            ),
+            css=f"claim claim-{state}",
+        )
+        return self.named(block, f"claim-{row['id']}")
+
+    def to_claim(self, row: Row, *words: Content) -> pending_xref:
+        """A reference to a claim on its page."""
+        return self.to("std", "ref", f"claim-{row['id'].lower()}", *words)
+
+    def to_page(self, row: Row) -> pending_xref:
+        """A reference to the page that a claim stands on."""
+        return self.to("std", "doc", f"/{row['page']}", *prose(row["title"]))
+
+    def sentence(self, sentence: Sentence, rows: list[Row]) -> element:
+        """What became of one sentence of the abstract: how many claims check it, which, and where."""
+        own, proved = sentence.of_abstract(rows), sentence.of_theorems(rows)
+        state = [mark(own + proved), " ", summary(own + proved)] if own or proved else ["not checked"]
+        checks = [html("li", *self._check(row)) for row in own]
+        checks.append(html("li", *self._stated(sentence, proved)))
+        head = html(
+            "p",
+            html("b", f"{sentence.title}."),
+            " ",
+            *prose(sentence.words),
+            " ",
+            html("span", *state, css="sentence-state"),
+        )
+        return html("div", head, html("ul", *checks), css="sentence")
+
+    def _check(self, row: Row) -> list[Content]:
+        link = self.to_claim(row, *prose(row["statement"].rstrip(".")))
+        return [link, f": measured {row['found']}, predicted {row['expectation']}"]
+
+    def _stated(self, sentence: Sentence, rows: list[Row]) -> list[Content]:
+        stated = [
+            "Stated and proved in this book: ",
+            *joined([[self.theorem(label)] for label in sentence.theorems], ", "),
+        ]
+        groups = by_page(rows).items()
+        where: list[list[Content]] = [
+            [html("a", *prose(of[0]["title"]), href=f"#{group_anchor(page)}"), f" ({len(of)})"] for page, of in groups
+        ]
+        return [*stated, "; checked in ", *joined(where, ", ")] if rows else stated
+
+    def counts(self, rows: list[Row]) -> element:
+        """How many claims each chapter makes, by source."""
+        sources = [source for source in SOURCES if any(row["source"] == source for row in rows)]
+        head = [html("th", source, css="number", title=SOURCES[source]) for source in sources]
+        lines = [
+            html(
+                "tr",
+                html("td", html("a", *prose(of[0]["title"]), href=f"#{group_anchor(page)}")),
+                *_counted(sources, of),
+            )
+            for page, of in by_page(rows).items()
+        ]
+        foot = html("tr", html("td", "all chapters"), *_counted(sources, rows), css="total")
+        top = html("thead", html("tr", html("th", "chapter"), *head, html("th", "hold", css="number")))
+        return html("table", top, html("tbody", *lines, foot), css="claims claims-summary")
+
+    def table(self, rows: list[Row]) -> element:
+        """Every claim with its prediction and measurement, grouped by chapter."""
+        names = [html("th"), html("th", "claim"), html("th", "predicted"), html("th", "measured", css="measured")]
+        groups = [self._group(page, of) for page, of in by_page(rows).items()]
+        return html("table", html("thead", html("tr", *names)), *groups, css="claims claims-table")
+
+    def _group(self, page: str, rows: list[Row]) -> element:
+        title = html(
+            "tr", html("th"), html("th", self.to_page(rows[0]), colspan="3"), css="chapter", ids=group_anchor(page)
+        )
+        return html("tbody", title, *map(self._row, rows))
+
+    def _row(self, row: Row) -> element:
+        small = [self.source(row), *self.badges(row)]
+        if row["figure"]:
+            small.append([self.to("std", "numref", row["figure"])])
+        small.append([self.to_claim(row, row["id"])])
+        cells = (
+            html("td", mark([row])),
+            html("td", *prose(row["statement"]), html("span", *joined(small, " · "), css="claim-details")),
+            html("td", row["expectation"], css="numbers", data_label="predicted"),
+            html("td", row["found"], css="numbers measured", data_label="measured"),
+        )
+        words = {f"data_{name}": str(row[name]) for name in ("id", "source", "kind", "status")}
+        return self.named(html("tr", *cells, data_chapter=row["title"], **words), f"row-{row['id']}")
+
+
+def _counted(sources: list[str], rows: list[Row]) -> list[element]:
+    counts = [sum(row["source"] == source for row in rows) for source in sources]
+    cells = [html("td", str(count) if count else "·", css="number") for count in counts]
+    held = f" {sum(row['holds'] for row in rows)} of {len(rows)}"
+    return [*cells, html("td", mark(rows), held, css="number")]
+
+
+def mark(rows: list[Row]) -> element:
+    """A sign that tells whether all `rows` hold."""
+    holds = all(row["holds"] for row in rows)
+    return html("span", "✓" if holds else "✗", css="yes" if holds else "no", title="holds" if holds else "fails")
+
+
+def group_anchor(page: str) -> str:
+    """Anchor of a chapter's group of rows."""
+    return f"chapter-{page.removeprefix('book/').replace('/', '-')}"
+
+
+class ClaimPlugin:
+    """MyST-NB's plugin for the claims of an executed notebook (entry point in pyproject.toml)."""
+
+    mime_priority_overrides: ClassVar[list[tuple[str, str, int]]] = [("*", MIME, 1)]
+
+    @staticmethod
+    def handle_mime(renderer: Any, data: Any, inline: bool) -> list[nodes.Node] | None:
+        """The block of a claim, None for other data."""
+        if data.mime_type != MIME or inline:
+            return None
+        page = renderer.renderer
+        return [View(page.sphinx_env, page.document).block(data.content)]
+
+
+class ClaimsDirective(SphinxDirective):
+    """Base of the directives that show all claims."""
+
+    def rows(self) -> list[Row]:
+        """All claims of the book."""
+        return read(Path(self.config.companion_claims))
+
+    def view(self) -> View:
+        """What makes nodes for this page."""
+        return View(self.env, self.state.document)
+
+
+class ClaimsTable(ClaimsDirective):
+    """``{claims-table}``: every claim, by chapter."""
+
+    def run(self) -> list[nodes.Node]:
+        """The table."""
+        return [self.view().table(self.rows())]
+
+
+class ClaimsSummary(ClaimsDirective):
+    """``{claims-summary}``: how many claims each chapter makes, by source."""
+
+    def run(self) -> list[nodes.Node]:
+        """The table."""
+        return [self.view().counts(self.rows())]
+
+
+class ClaimsAbstract(ClaimsDirective):
+    """``{claims-abstract}``: the state of each sentence of the paper's abstract."""
+
+    def run(self) -> list[nodes.Node]:
+        """The sentences."""
+        rows, view = self.rows(), self.view()
+        return [html("div", *(view.sentence(sentence, rows) for sentence in ABSTRACT), css="sentences")]
+
+
+class ClaimsCount(SphinxRole):
+    """``{claims-count}`all` ``: the summary; of a source, a kind or a status: how many claims have it."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """The count as text."""
+        rows = read(Path(self.config.companion_claims))
+        if self.text == "all":
+            return [nodes.Text(summary(rows))], []
+        name = next((name for name, words in WORDS.items() if self.text in words), None)
+        if name is None:
+            known = ["all", *(word for words in WORDS.values() for word in words)]
+            message = self.inliner.reporter.error(f"claims-count {self.text!r} must be one of {', '.join(known)}")
+            return [], [message]
+        return [nodes.Text(str(sum(row[name] == self.text for row in rows)))], []
+
+
+def resolve_outside(app: Sphinx, env: BuildEnvironment, node: pending_xref, words: nodes.Element) -> nodes.Node | None:
+    """On the page of a single run: a link into the built book, for what only the book has (missing-reference)."""
+    book = app.config.companion_outside
+    target = node["reftarget"]
+    if not book or node["refdomain"] not in {"prf", "std"}:
+        return None
+    if target.startswith("row-"):
+        page, title = TABLE_PAGE, words.astext()
+    elif target in labels():
+        page, title = labels()[target]
+    else:
+        return None
+    shown = words if node["refexplicit"] else nodes.inline("", title)
+    return nodes.reference("", "", shown, refuri=f"{book}/{page}.html#{target}", internal=False)
+
+
+def add_script(
+    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Load the filter of the table on the page that has it (html-page-context)."""
+    if doctree is not None and any("claims-table" in node["classes"] for node in doctree.findall(element)):
+        app.add_js_file("claims.js", loading_method="defer")
+
+
+def setup(app: Sphinx) -> ExtensionMetadata:
+    """Sphinx calls this."""
+    app.add_config_value("companion_claims", str(CLAIMS), "env", [str])
+    app.add_config_value("companion_outside", "", "env", [str])
+    app.add_node(element, html=(visit_element, depart_element))
+    app.add_directive("claims-table", ClaimsTable)
+    app.add_directive("claims-summary", ClaimsSummary)
+    app.add_directive("claims-abstract", ClaimsAbstract)
+    app.add_role("claims-count", ClaimsCount())
+    app.connect("missing-reference", resolve_outside)
+    app.connect("html-page-context", add_script)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,242 @@
+"""Claims that are checked: a statement, what is predicted, what was measured, and how far apart they may be.
+
+A claim that does not hold raises, so the build fails. The notebook keeps a claim as data; the pages are made of it by
+`companion.build`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from companion.chapter.numbers import text
+
+SOURCES = {
+    "abstract": "the paper's abstract",
+    "secondary": "a secondary summary of the paper",
+    "companion": "this companion",
+    "neighbour": "a related paper",
+}
+SENTENCES = {
+    "direction": "convergence in direction",
+    "global": "global convergence",
+    "rates": "rates of the direction",
+    "sparsification": "rate of sparsification",
+}
+KINDS = {
+    "equality": "a measurement equals a prediction",
+    "bound": "a measurement stays on one side of a bound",
+    "count": "a statement is true in every case tried",
+    "failure": "without one of its conditions a statement fails",
+}
+STATUSES = {
+    "proved": "a proof is given or cited",
+    "measured": "an observation without a proof",
+    "conjectured": "an estimate or a conjecture, compared with measurements",
+}
+MIME = "application/vnd.companion.claim+json"
+TINY = 1e-300
+REPORT = "report"  # value of COMPANION_CLAIMS under which a claim that fails is shown but does not raise
+
+Relation = Callable[[float, float, float], bool]
+RELATIONS: dict[str, Relation] = {
+    "close": lambda measured, predicted, tol: abs(measured - predicted) <= tol * max(abs(predicted), TINY),
+    "absolute": lambda measured, predicted, tol: abs(measured - predicted) <= tol,
+    "at most": lambda measured, predicted, tol: measured <= predicted + tol,
+    "at least": lambda measured, predicted, tol: measured >= predicted - tol,
+    "all": lambda measured, predicted, tol: measured == predicted,
+}
+KIND_OF = {"close": "equality", "absolute": "equality", "at most": "bound", "at least": "bound", "all": "count"}
+
+
+class ClaimDoesNotHold(AssertionError):
+    """A claim failed: names it, its prediction, its measurement and its tolerance."""
+
+    def __init__(self, claim: Claim):
+        super().__init__(
+            f"claim {claim.id!r} does not hold: {claim.statement} "
+            f"Predicted {claim.relation} {claim.predicted!r}, measured {claim.measured!r}, "
+            f"tolerance {claim.tolerance!r}."
+        )
+
+
+class ClaimIsMalformed(ValueError):
+    """A claim cannot be judged or placed: an unknown word, a missing field, or a number that is not finite."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One checked statement; `claim` makes, shows and judges it in one call, and explains the fields."""
+
+    id: str
+    statement: str
+    source: str
+    predicted: float
+    measured: float
+    tolerance: float = 0.0
+    relation: str = "close"
+    figure: str | None = None
+    theorem: str | None = None
+    abstract: str | None = None
+    citation: str | None = None
+    detail: str | None = None
+    kind: str = ""
+    status: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", self.id):
+            raise ClaimIsMalformed(f"claim id {self.id!r} must be words joined by single hyphens")
+        self._is_one_of("source", SOURCES)
+        self._is_one_of("relation", RELATIONS)
+        object.__setattr__(self, "kind", self.kind or KIND_OF[self.relation])
+        object.__setattr__(self, "status", self.status or ("proved" if self.theorem else "measured"))
+        self._is_one_of("kind", KINDS)
+        self._is_one_of("status", STATUSES)
+        self._is_supported()
+        for name in ("predicted", "measured", "tolerance"):
+            if not math.isfinite(getattr(self, name)):
+                raise ClaimIsMalformed(f"claim {self.id!r}: {name} is {getattr(self, name)}, not a finite number")
+        if self.tolerance < 0:
+            raise ClaimIsMalformed(f"claim {self.id!r}: tolerance {self.tolerance} is negative")
+
+    def _is_one_of(self, name: str, words: Mapping[str, object]) -> None:
+        value = getattr(self, name)
+        if value not in words:
+            raise ClaimIsMalformed(f"claim {self.id!r}: {name} {value!r} must be one of {', '.join(words)}")
+
+    def _is_supported(self) -> None:
+        """Refuse a claim that does not say what it rests on."""
+        if self.source == "abstract" or self.abstract is not None:
+            self._is_one_of("abstract", SENTENCES)
+        if (self.source == "abstract") != (self.abstract is not None):
+            raise ClaimIsMalformed(f"claim {self.id!r}: a sentence of the abstract needs the source 'abstract'")
+        if self.source == "neighbour" and not self.citation:
+            raise ClaimIsMalformed(f"claim {self.id!r}: a neighbour's claim needs a citation, a key of references.bib")
+        if self.status == "proved" and not (self.theorem or self.citation):
+            raise ClaimIsMalformed(f"claim {self.id!r}: what is proved needs a theorem or a citation")
+
+    @property
+    def holds(self) -> bool:
+        """Whether the measurement agrees with the prediction within the tolerance."""
+        return bool(RELATIONS[self.relation](self.measured, self.predicted, self.tolerance))
+
+    def number(self, value: float, zeros: str = "") -> str:
+        """A number with as many digits as the tolerance resolves, three at least; `zeros` "#" keeps those at its end."""
+        if self.relation == "all":
+            return text(value, ".15g")
+        slack = {"close": self.tolerance, "absolute": self.tolerance / max(abs(self.predicted), TINY)}.get(
+            self.relation, 0
+        )
+        digits = 1 - math.floor(math.log10(slack)) if slack > 0 else 3
+        return text(value, f"{zeros}.{min(max(digits, 3), 10)}g")
+
+    def found(self) -> str:
+        """The measurement, with the zeros that the tolerance makes significant."""
+        return self.number(self.measured, "#" if self.tolerance and self.relation in {"close", "absolute"} else "")
+
+    def expectation(self) -> str:
+        """The prediction with its tolerance, as a reader reads it."""
+        number, slack = self.number(self.predicted), text(self.tolerance)
+        if self.relation in ("close", "absolute") and not self.tolerance:
+            return f"exactly {number}"
+        if self.relation == "close":
+            return f"{number} ± {text(100 * self.tolerance)} %"
+        if self.relation == "absolute":
+            return f"{number} ± {slack}"
+        if self.relation == "all":
+            return f"all {number}"
+        sign = "+" if self.relation == "at most" else "−"
+        if not self.predicted and self.tolerance:
+            return f"{self.relation} {slack if sign == '+' else sign + slack}"
+        return f"{self.relation} {number}" + (f" ({sign} {slack})" if self.tolerance else "")
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, with the verdict and what a reader reads, as ``claims.json`` has them."""
+        return asdict(self) | {"holds": self.holds, "expectation": self.expectation(), "found": self.found()}
+
+    def __str__(self) -> str:
+        sign = "✓" if self.holds else "✗ DOES NOT HOLD:"
+        return f"{sign} {self.id}: {self.statement}; predicted {self.expectation()}, measured {self.found()}"
+
+
+def claim(
+    id: str,
+    statement: str,
+    *,
+    source: str,
+    predicted: float,
+    measured: float,
+    tolerance: float = 0.0,
+    relation: str = "close",
+    figure: str | None = None,
+    theorem: str | None = None,
+    abstract: str | None = None,
+    citation: str | None = None,
+    detail: str | None = None,
+    kind: str = "",
+    status: str = "",
+) -> None:
+    """Check a statement, show the result on the page, and fail the build when it does not hold.
+
+    Parameters
+    ----------
+    id : str
+        Unique in the whole book: words joined by hyphens, written out so that it can be searched. The anchor is
+        ``claim-<id>``.
+    statement : str
+        One sentence; ``$...$`` is typeset.
+    source : {"abstract", "secondary", "companion", "neighbour"}
+        Whose statement it is.
+    predicted, measured : float
+        Finite numbers. For ``all``: how many were tried, and of how many it is true.
+    tolerance : float
+        Relative for ``close``; absolute for ``absolute``, ``at most`` and ``at least``; unused for ``all``.
+    relation : {"close", "absolute", "at most", "at least", "all"}
+        How the measurement relates to the prediction.
+    figure : str, optional
+        Name of the figure that shows it (``mystnb`` metadata of its cell).
+    theorem : str, optional
+        Label of the statement of this book that it tests, such as ``thm-edge``.
+    abstract : {"direction", "global", "rates", "sparsification"}, optional
+        Which sentence of the paper's abstract it tests; needed when that is the source.
+    citation : str, optional
+        Key of ``references.bib``; needed for a neighbour's statement.
+    detail : str, optional
+        Free words shown with the source, such as ``part 2``.
+    kind : {"equality", "bound", "count", "failure"}, optional
+        By default what the relation makes it; ``failure`` where a statement loses one of its conditions.
+    status : {"proved", "measured", "conjectured"}, optional
+        By default ``proved`` when a theorem is named, else ``measured``.
+
+    Raises
+    ------
+    ClaimDoesNotHold
+        When measurement and prediction disagree.
+    ClaimIsMalformed
+        When it cannot be judged or placed.
+    """
+    from IPython.display import display
+
+    result = Claim(
+        id,
+        statement,
+        source,
+        predicted=float(predicted),
+        measured=float(measured),
+        tolerance=float(tolerance),
+        relation=relation,
+        figure=figure,
+        theorem=theorem,
+        abstract=abstract,
+        citation=citation,
+        detail=detail,
+        kind=kind,
+        status=status,
+    )
+    display({"text/plain": str(result), MIME: result.as_dict()}, raw=True)
+    if not result.holds and os.environ.get("COMPANION_CLAIMS") != REPORT:
+        raise ClaimDoesNotHold(result)

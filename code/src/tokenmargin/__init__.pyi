@@ -1,0 +1,17 @@
+from .data.npz import read_npz as read_npz
+from .data.problem import TokenProblem as TokenProblem
+from .data.sequences import Sequences as Sequences
+from .data.synthetic import gaussian as gaussian
+from .data.synthetic import orthogonal as orthogonal
+from .margin.token_svm import solve_token_svm as solve_token_svm
+from .measures.trajectory import direction_error as direction_error
+from .theory.conditions import conditions as conditions
+from .theory.rates import rates as rates
+from .theory.residual import e_inf as e_inf
+from .theory.residual import stability_threshold as stability_threshold
+from .training.decoder import from_npz as from_npz
+from .training.joint import train_joint as train_joint
+from .training.rules import GradientDescent as GradientDescent
+from .training.rules import NormalizedGD as NormalizedGD
+from .training.rules import Polyak as Polyak
+from .training.train import train as train
