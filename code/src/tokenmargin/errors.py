@@ -60,7 +60,12 @@ class SolverError(TokenMarginError):
 
 
 class UnboundedStepError(TokenMarginError):
-    """Polyak's step has no finite size: a wrong token has saturated, the loss gap is O(1), the gradient is not."""
+    """A step is so long that float64 cannot resolve the margins it makes: an absurd length, or Polyak's where attention
+    has saturated on a wrong token, the loss gap is O(1) and the gradient is not."""
+
+
+class LostStepError(TokenMarginError):
+    """A step that must be taken is lost in rounding: it is too short beside ||W||, or the gradient cancels to rounding."""
 
 
 class FloatRangeError(TokenMarginError, ArithmeticError):

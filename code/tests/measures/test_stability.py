@@ -8,7 +8,7 @@ from tokenmargin.errors import UnboundedStepError
 from tokenmargin.margin.token_svm import solve_token_svm
 from tokenmargin.measures.stability import alternation, is_unstable, locate_threshold, orbit, settle
 from tokenmargin.measures.trajectory import residual_sizes
-from tokenmargin.model.losses import loss_gap_ratio
+from tokenmargin.model.losses import log_loss_gap_of
 from tokenmargin.theory.residual import lambda_max, polyak_threshold, stability_threshold
 from tokenmargin.training.rules import NormalizedGD, Polyak
 from tokenmargin.training.train import train
@@ -103,13 +103,14 @@ def test_the_two_cycle_of_an_orthogonal_pair_in_closed_form():
     np.testing.assert_allclose(x * np.sqrt(np.cosh(2 * x)) / np.sinh(x), 2.0, rtol=1e-8)
 
 
-def test_loss_gap_ratio_is_exact_for_subnormal_gaps():
+def test_the_loss_gap_is_exact_for_subnormal_gaps():
     """Polyak's step used to vanish where a gap of 1e-320, multiplied by the slope of the loss, rounded to zero."""
     for exponent in range(-324, -10, 7):
         for gamma in (-2.0, 0.0, 3.0):
             delta = float(f"1e{exponent}") if exponent > -324 else 5e-324
-            assert loss_gap_ratio(delta, gamma, False) == pytest.approx(1 / (1 + np.exp(gamma)), rel=1e-9)
-            assert loss_gap_ratio(delta, gamma, True) == pytest.approx(np.exp(-gamma), rel=1e-9)
+            log_gap = [log_loss_gap_of(delta, np.log(delta), gamma, exponential) for exponential in (False, True)]
+            assert log_gap[0] - np.log(delta) == pytest.approx(-np.logaddexp(0.0, gamma), rel=1e-9, abs=1e-9)
+            assert log_gap[1] - np.log(delta) == pytest.approx(-gamma, rel=1e-9, abs=1e-9)
 
 
 def test_polyak_passes_the_smallest_float_without_a_jolt():

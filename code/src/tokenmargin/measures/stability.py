@@ -14,7 +14,7 @@ from ..margin.token_svm import TokenSVM
 from ..model.losses import Loss
 from ..training.forms import rule_code
 from ..training.kernels import advance_gram, layout_of
-from ..training.rules import NormalizedGD, Step, unbounded_step
+from ..training.rules import NormalizedGD, Step, lost_gradient, unbounded_step
 from ..training.train import train
 from ..training.trajectory import Trajectory
 from ..types import Array
@@ -112,7 +112,9 @@ def orbit(
     FloatRangeError
         If a squared norm is not a finite number.
     UnboundedStepError
-        If Polyak's step without a cap has no finite size.
+        If a step makes margins that float64 cannot resolve.
+    LostStepError
+        If the gradient cancels to rounding.
     """
     gram = np.ascontiguousarray(problem.constraints.gram)
     C = np.zeros(len(gram)) if W0 is None else np.linalg.lstsq(gram, problem.constraints.margins(W0), rcond=None)[0]
@@ -127,7 +129,7 @@ def orbit(
     if failed < 0:
         forms, scales, log_step, failed = _squares(gram, mu0, C, mu, skip, keep, svm.duals, rule, layout)
     if failed >= 0:
-        raise unbounded_step(failed, log_step)
+        raise lost_gradient(failed) if math.isnan(log_step) else unbounded_step(failed, log_step, step=step)
     return root_of_form(forms, scales, len(gram))
 
 

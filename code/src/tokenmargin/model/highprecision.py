@@ -6,11 +6,16 @@ exceed -log10(1 - s_opt) by as many figures as are wanted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import mpmath
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..data.problem import TokenProblem
+from ..data.sequences import Sequences
 from ..types import Array
 from .attention import query_weights
 from .losses import Loss, known_loss
@@ -50,49 +55,144 @@ def gradient_direction(problem: TokenProblem, W: ArrayLike, loss: Loss = "logist
         return np.asarray(G / mpmath.sqrt((G * G).sum()), dtype=float)
 
 
-def normalized_gd(
-    problem: TokenProblem, eta: float, record: ArrayLike, loss: Loss = "logistic", *, digits: int
-) -> tuple[Array, Array]:
-    """Run W_{t+1} = W_t - eta grad L/||grad L|| from zero, every operation with `digits` decimal digits.
+@dataclass(frozen=True)
+class ExactRun:
+    """Records of a run in many digits, rounded to float64; K records, whose fields are those of `Trajectory`.
 
-    Parameters
+    Attributes
     ----------
-    record : int array, shape (K,), increasing
-        Iterations to record; the run ends at the last.
-
-    Returns
-    -------
     matrices : array, shape (K, d, d)
-        W_t rounded to float64.
+    path_length, log_gradient_norm, log_loss_gap : arrays, shape (K,)
     log_off_attention : array, shape (K, n, Q)
         log(1 - s_iq,opt); nan for masked queries.
     """
-    matrices, off = [], []
-    shape = (problem.n, problem.Q, problem.T)
-    others = np.arange(problem.T) != problem.optimal[:, None, None]
+
+    matrices: Array
+    path_length: Array
+    log_gradient_norm: Array
+    log_loss_gap: Array
+    log_off_attention: Array
+
+
+def run(
+    problem: TokenProblem,
+    step: Callable[[int, Any, Any], Any],
+    record: ArrayLike,
+    W0: ArrayLike | None = None,
+    loss: Loss = "logistic",
+    *,
+    digits: int,
+) -> ExactRun:
+    """Run W_{t+1} = W_t - h_t grad L/||grad L||, every operation with `digits` decimal digits.
+
+    Parameters
+    ----------
+    step : callable
+        h_t from t, ||grad L(W_t)|| and L(W_t) - L*, all but t mpmath numbers: `gradient_descent`, `normalized`, `polyak`.
+    record : int array, shape (K,), increasing
+        Iterations to record; the run ends at the last.
+    W0 : array, shape (d, d), optional
+        Start, read exactly; default zero.
+    """
+    rows = []
     with mpmath.workdps(digits):
-        gram = _exact_feature_gram(problem)
-        C = _number(np.zeros(len(gram)))
+        X, Z = _number(problem.tokens), _number(problem.queries)
+        W = _number(np.zeros((problem.d, problem.d)) if W0 is None else np.asarray(W0, dtype=float))
+        path = mpmath.mpf(0)
         for t in range(int(np.max(record)) + 1):
-            a = (gram @ C).reshape(shape)
+            turned = Z @ W.T
+            a = np.stack([turned[i] @ X[i].T for i in range(problem.n)])
+            f = forces(problem, a, loss)
+            descent = sum((f[i] @ X[i]).T @ Z[i] for i in range(problem.n))
+            norm, gap = mpmath.sqrt((descent * descent).sum()), _loss_gap(problem, a, loss)
             if t in record:
-                matrices.append(_matrix(problem, np.asarray(C, dtype=float).reshape(shape)))
-                e = np.where(problem.mask[:, None, :], _exp(a), mpmath.mpf(0))
-                share = np.where(others, e, 0).sum(axis=2) / e.sum(axis=2)
-                log_share = np.vectorize(lambda x: float(mpmath.log(x)))(share)
-                off.append(np.where(problem.query_mask, log_share, np.nan))
-            f = forces(problem, a, loss).reshape(-1)
-            C = C + (mpmath.mpf(eta) / mpmath.sqrt(f @ (gram @ f))) * f
-    return np.array(matrices), np.array(off)
+                rows.append((np.asarray(W, dtype=float), float(path), _log(norm), _log(gap), _log_off(problem, a)))
+            if norm > 0:
+                h = mpmath.mpf(step(t, norm, gap))
+                W, path = W + (h / norm) * descent, path + h
+    return ExactRun(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
-def _exact_feature_gram(problem: TokenProblem) -> Array:
-    """`TokenProblem.feature_gram` in the working precision."""
-    x = _number(np.repeat(problem.tokens[:, None], problem.Q, axis=1).reshape(-1, problem.d))
-    z = _number(np.repeat(problem.queries[:, :, None], problem.T, axis=2).reshape(-1, problem.d))
-    return (x @ x.T) * (z @ z.T)
+def gradient_descent(eta: float) -> Callable:
+    """h_t = eta ||grad L||."""
+    return lambda t, norm, gap: mpmath.mpf(eta) * norm
 
 
-def _matrix(problem: TokenProblem, C: Array) -> Array:
-    """sum_iqt C_iqt x_it z_iq', shape (d, d)."""
-    return np.einsum("iqt,itd,iqe->de", C, problem.tokens, problem.queries, optimize=True)
+def normalized(eta: float, decay: float = 0.0) -> Callable:
+    """h_t = eta (t+1)^-decay."""
+    return lambda t, norm, gap: mpmath.mpf(eta) * mpmath.mpf(t + 1) ** -mpmath.mpf(decay)
+
+
+def polyak(theta: float, cap: float | None = None) -> Callable:
+    """h_t = min(theta (L - L*)/||grad L||, cap)."""
+    return lambda t, norm, gap: min(mpmath.mpf(theta) * gap / norm, mpmath.inf if cap is None else mpmath.mpf(cap))
+
+
+def normalized_gd(
+    problem: TokenProblem, eta: float, record: ArrayLike, loss: Loss = "logistic", *, digits: int
+) -> tuple[Array, Array]:
+    """Matrices (K, d, d) and log off-attention (K, n, Q) of a `run` by normalised steps of length eta from zero."""
+    exact = run(problem, normalized(eta), record, loss=loss, digits=digits)
+    return exact.matrices, exact.log_off_attention
+
+
+def joint(
+    sequences: Sequences,
+    steps: int,
+    *,
+    eta0: float,
+    decay: float,
+    full: bool = False,
+    loss: Loss = "exponential",
+    digits: int,
+) -> tuple[Array, Array, float, float]:
+    """W, u and the lengths of their paths after `steps` joint steps from zero (one query each), in many digits.
+
+    `full`: both gradients are divided by the norm of the full gradient.
+    """
+    with mpmath.workdps(digits):
+        X, y, Z = _number(sequences.tokens), _number(sequences.labels), _number(sequences.queries[:, 0])
+        d, n = sequences.d, sequences.n
+        W, u, paths = _number(np.zeros((d, d))), _number(np.zeros(d)), [mpmath.mpf(0), mpmath.mpf(0)]
+        for t in range(steps):
+            g_W, g_u = _number(np.zeros((d, d))), _number(np.zeros(d))
+            for i in range(n):
+                there = sequences.mask[i]
+                e = np.where(there, _exp(X[i] @ (W @ Z[i])), mpmath.mpf(0))
+                s, score = e / e.sum(), y[i] * (X[i] @ u)
+                e_m = mpmath.exp(-(s @ score))
+                slope = (e_m / (1 + e_m) if known_loss(loss) == "logistic" else e_m) / n
+                g_u = g_u + slope * y[i] * (s @ X[i])
+                g_W = g_W + slope * np.outer((s * (score - s @ score)) @ X[i], Z[i])
+            norms = [mpmath.sqrt((g * g).sum()) for g in (g_W, g_u)]
+            both = mpmath.sqrt(norms[0] ** 2 + norms[1] ** 2)
+            h = mpmath.mpf(eta0) * mpmath.mpf(t + 1) ** -mpmath.mpf(decay)
+            sizes = [h / (both if full else norm) if norm > 0 else mpmath.mpf(0) for norm in norms]
+            W, u = W + sizes[0] * g_W, u + sizes[1] * g_u
+            paths = [path + size * norm for path, size, norm in zip(paths, sizes, norms, strict=True)]
+        return np.asarray(W, dtype=float), np.asarray(u, dtype=float), float(paths[0]), float(paths[1])
+
+
+def _log(x: Any) -> float:
+    return float(mpmath.log(x)) if x > 0 else -np.inf
+
+
+def _shares(problem: TokenProblem, logits: Array) -> Array:
+    e = np.where(problem.mask[:, None, :], _exp(logits), mpmath.mpf(0))
+    return e / e.sum(axis=2, keepdims=True)
+
+
+def _loss_gap(problem: TokenProblem, logits: Array, loss: Loss) -> Any:
+    """L - L*, the difference as it stands."""
+    gamma, weight = _number(np.where(problem.mask, problem.scores, 0.0)), _number(query_weights(problem))
+    m = (weight * (_shares(problem, logits) * gamma[:, None, :]).sum(axis=2)).sum(axis=1)
+    e_m, e_best = _exp(-m), _exp(-_number(problem.optimal_scores))
+    if known_loss(loss) == "exponential":
+        return (e_m - e_best).sum() / problem.n
+    return sum(mpmath.log(1 + a) - mpmath.log(1 + b) for a, b in zip(e_m, e_best, strict=True)) / problem.n
+
+
+def _log_off(problem: TokenProblem, logits: Array) -> Array:
+    others = np.arange(problem.T) != problem.optimal[:, None, None]
+    share = np.where(others, _shares(problem, logits), 0).sum(axis=2)
+    return np.where(problem.query_mask, np.vectorize(_log, otypes=[float])(share), np.nan)

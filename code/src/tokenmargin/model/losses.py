@@ -34,9 +34,35 @@ def known_loss(loss: str) -> str:
 
 
 @njit(cache=True)
-def loss_gap_ratio(delta, gamma, exponential):
-    """(l(gamma - delta) - l(gamma)) / delta, with its limit -l'(gamma) below rounding (and so where delta is subnormal)."""
+def softplus(m):
+    """log(1 + e^m), which is -log of the logistic loss's slope, at any m."""
+    return m + math.log1p(math.exp(-m)) if m > 0.0 else math.log1p(math.exp(m))
+
+
+@njit(cache=True)
+def log_loss_gap_of(delta, log_delta, gamma, exponential):
+    """log(l(gamma - delta) - l(gamma)) for delta >= 0, given with its logarithm: delta itself may underflow.
+
+    l(gamma - delta) - l(gamma) = e^y (exponential) or log(1 + e^y) (logistic) with
+    y = log(e^delta - 1) + log(-l'(gamma)): no difference is taken, and nothing overflows.
+    """
+    if delta > 30.0:
+        log_expm1 = delta + math.log1p(-math.exp(-delta))
+    else:
+        log_expm1 = math.log(math.expm1(delta)) if delta > 1e-17 else log_delta
     if exponential:
-        return math.exp(-gamma) * (math.expm1(delta) / delta if delta > 1e-17 else 1.0)
-    sigma = 1.0 / (1.0 + math.exp(gamma))
-    return math.log1p(math.expm1(delta) * sigma) / delta if delta > 1e-17 else sigma
+        return log_expm1 - gamma
+    y = log_expm1 - softplus(gamma)
+    return y if y < -37.0 else math.log(softplus(y))
+
+
+@njit(cache=True)
+def log_mean(logs):
+    """log of the mean of numbers given by their logarithms."""
+    top = logs.max()
+    if top == -np.inf:
+        return top
+    total = 0.0
+    for value in logs:
+        total += math.exp(value - top)
+    return top + math.log(total / len(logs))

@@ -9,11 +9,26 @@ import numpy as np
 
 from ..data.constraints import Constraints
 from ..data.problem import TokenProblem
+from ..errors import InvalidProblemError, TokenMarginError
 from ..model.attention import gradient, infimum, loss_value
 from ..model.losses import Loss
 from ..types import Array
-from .kernels import GRADIENT_DESCENT, NORMALIZED_GD, POLYAK, Rule, advance_gram, layout_of, scaled_weights
-from .rules import GradientDescent, NormalizedGD, Polyak, Step, unbounded_step
+from .kernels import (
+    GRADIENT_DESCENT,
+    HALF_ULP,
+    NORMALIZED_GD,
+    POLYAK,
+    RESOLVED,
+    Rule,
+    advance_gram,
+    in_units,
+    layout_of,
+    scaled_weights,
+)
+from .rules import GradientDescent, NormalizedGD, Polyak, Step, lost_gradient, lost_step, unbounded_step
+
+NO_DIRECTION = 1e-13  # share of sum |p_k| ||V_k|| below which ||grad L|| is rounding
+MODERATE = 1e70  # lengths of constraints within 1e-70..1e70 are counted as they are
 
 
 class State(ABC):
@@ -27,9 +42,11 @@ class State(ABC):
     def __init__(self, problem: TokenProblem, step: Step, W0: Array, loss: Loss):
         self.problem, self.step, self.loss = problem, step, loss
         self.path = 0.0
+        self.start_norm = float(np.linalg.norm(W0))
         self.layout = layout_of(problem, loss)
-        self.p = np.empty(len(problem.constraints))
+        self.p = np.zeros(len(problem.constraints))
         self.setup(W0)
+        require_margins(self.mu)
 
     def weights(self) -> tuple[float, float]:
         """Fill p with e^-c p_k at the present margins; return (c, log loss gap)."""
@@ -51,16 +68,45 @@ class State(ABC):
     def snapshot(self) -> Array:
         """A copy of what stands for W in a record."""
 
+    @property
+    def reach(self) -> float:
+        """An upper bound of ||W||."""
+        return self.start_norm + self.path
+
     def advance(self, t0: int, t1: int) -> None:
         """Take the steps t0..t1-1."""
         for t in range(t0, t1):
-            c, log_gap = self.weights()
-            direction, norm = self.direction()
-            if norm == 0.0:
+            if not self.take(t):
                 return
-            h = self.step.effective_step(t, c + math.log(norm), log_gap)
-            self.move(direction, h / norm)
-            self.path += h
+
+    def take(self, t: int) -> bool:
+        """Take one step; False where W stays, and with it every later step."""
+        c, log_gap = self.weights()
+        direction, norm = self.direction()
+        if norm == 0.0:
+            return False
+        h = self.step.effective_step(t, c + math.log(norm), log_gap)
+        if not h >= 0.0:
+            raise ValueError(f"at iteration {t} the rule {self.step!r} gives the step {h}; it must be a number >= 0.")
+        prescribed = isinstance(self.step, NormalizedGD | Polyak)
+        if h > self.layout.largest_step:
+            raise self.refusal(t, math.log(h))
+        if prescribed and h * RESOLVED < self.reach:
+            raise lost_step(t, h, self.reach)
+        if prescribed and norm < NO_DIRECTION * float(np.abs(self.p) @ self.layout.length):
+            raise lost_gradient(t)
+        if h < HALF_ULP * self.reach:
+            return not isinstance(self.step, GradientDescent)  # not taken, hence not counted
+        self.move(direction, h / norm)
+        self.path += h
+        return True
+
+    def refusal(self, t: int, log_h: float) -> TokenMarginError:
+        """The error for a step that the kernel or a rule would not take at the present margins."""
+        if log_h <= math.log(self.layout.largest_step):
+            return lost_step(t, math.exp(log_h), self.reach)
+        wrong = int(self.problem.constraints.sequence[self.mu.argmin()]) if self.mu.min() < 0.0 else None
+        return unbounded_step(t, log_h, self.layout.largest_step / RESOLVED, wrong, self.step)
 
     def record(self, t: int) -> tuple:
         c, log_gap = self.weights()
@@ -70,20 +116,26 @@ class State(ABC):
         return self.snapshot(), self.mu.copy(), self.path, h, log_norm, log_gap
 
     def _step_or_nan(self, t: int, log_norm: float, log_gap: float) -> float:
+        """h_t; not a number where no step can be taken, unless that is so at the start."""
         try:
-            return self.step.effective_step(t, log_norm, log_gap)
-        except Exception:
-            if t == 0:
-                raise
-            return math.nan
+            h = self.step.effective_step(t, log_norm, log_gap)
+        except TokenMarginError:
+            h = math.inf
+        return h if h <= self.layout.largest_step else math.nan
 
 
 class GramState(State):
     """W = W0 + sum C_k V_k; margins move by the Gram matrix."""
 
     def setup(self, W0: Array) -> None:
-        self.gram = np.ascontiguousarray(self.problem.constraints.gram)
-        self.mu0 = self.problem.constraints.margins(W0)
+        constraints = self.problem.constraints
+        length = self.layout.length[self.layout.length > 0.0]
+        if ((length > 1.0 / MODERATE) & (length < MODERATE)).all():
+            self.gram = np.ascontiguousarray(constraints.gram)
+        else:
+            self.layout = in_units(self.layout)
+            self.gram = unit_gram(constraints, self.layout.unit)
+        self.mu0 = constraints.margins(W0)
         self.mu = self.mu0.copy()
         self.coefficients = np.zeros_like(self.mu)
 
@@ -91,23 +143,36 @@ class GramState(State):
         rule = rule_code(self.step)
         if rule is None:
             return super().advance(t0, t1)
-        path, log_step, failed = advance_gram(
-            self.gram, self.mu0, self.coefficients, self.mu, t0, t1, rule, self.layout
-        )
-        if failed >= 0:
-            raise unbounded_step(failed, log_step)
-        self.path += path
+        while t0 < t1:
+            path, log_step, failed = advance_gram(
+                self.gram, self.mu0, self.coefficients, self.mu, t0, t1, rule._replace(reach=self.reach), self.layout
+            )
+            self.path += path
+            if failed < 0:
+                return
+            if not math.isnan(log_step):
+                raise self.refusal(failed, log_step)
+            if not self.take(failed):  # the Gram matrix does not resolve this gradient: its entries do
+                return
+            t0 = failed + 1
 
     def direction(self) -> tuple[Array, float]:
-        force = self.gram @ self.p
-        return force, math.sqrt(max(0.0, float(self.p @ force)))
+        return self.gram @ self.p, self.norm_of_descent()
+
+    def norm_of_descent(self) -> float:
+        """||sum p_k V_k||, from the Gram matrix or, where that cancels, from the entries."""
+        square = float(self.p @ (self.gram @ self.p))
+        if square > 1e-8 * float(np.abs(self.p) @ self.layout.length) ** 2:
+            return math.sqrt(square)
+        c = self.problem.constraints
+        return float(np.linalg.norm((c.difference * (self.p / self.layout.unit)[:, None]).T @ c.query_vector))
 
     def move(self, direction: Array, size: float) -> None:
         self.coefficients += size * self.p
-        self.mu += size * direction
+        self.mu += size * self.layout.unit * direction
 
     def snapshot(self) -> Array:
-        return self.coefficients.copy()
+        return self.coefficients / self.layout.unit
 
 
 class MatrixState(State):
@@ -170,12 +235,28 @@ class ReferenceState(State):
 def rule_code(step: Step) -> Rule | None:
     """A built-in rule as the compiled kernel reads it; None for any other."""
     if type(step) is GradientDescent:
-        return Rule(GRADIENT_DESCENT, float(step.eta), 0.0)
+        return Rule(GRADIENT_DESCENT, math.log(step.eta), 0.0)
     if type(step) is NormalizedGD:
         return Rule(NORMALIZED_GD, float(step.eta), float(step.decay))
     if type(step) is Polyak:
-        return Rule(POLYAK, float(step.theta), math.inf if step.cap is None else math.log(step.cap))
+        return Rule(POLYAK, math.log(step.theta), math.inf if step.cap is None else math.log(step.cap))
     return None
+
+
+def unit_gram(constraints: Constraints, unit: Array) -> Array:
+    """Gram matrix of V_k/unit_k, shape (N, N), where that of V_k would under- or overflow."""
+    pair = np.maximum(np.abs(constraints.query_vector).max(axis=1, keepdims=True), np.finfo(float).tiny)
+    queries = constraints.query_vector / pair
+    difference = constraints.difference / (unit[:, None] / pair)
+    return (difference @ difference.T) * (queries @ queries.T)
+
+
+def require_margins(mu: Array) -> None:
+    if not np.isfinite(mu).all():
+        raise InvalidProblemError(
+            "the margins at W0 are not finite numbers: the tokens, the queries or W0 are too large for float64. Scale the "
+            "tokens, or start from a smaller W0."
+        )
 
 
 def _flat_index(problem: TokenProblem, constraints: Constraints) -> Array:

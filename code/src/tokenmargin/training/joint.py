@@ -18,6 +18,8 @@ from ..data.sequences import Sequences
 from ..errors import InvalidProblemError
 from ..model.losses import Loss, known_loss
 from ..types import Array
+from .kernels import log_norm, slopes
+from .rules import require_positive
 from .trajectory import record_times
 
 Normalizer = Literal["separate", "full"]
@@ -108,13 +110,14 @@ def train_joint(
     Raises
     ------
     InvalidProblemError
-        If sequences have several queries, or `steps` or `record` is out of range.
+        If sequences have several queries, products of tokens overflow, or `steps` or `record` is out of range.
 
     Notes
     -----
     Where a gradient is exactly zero (that of W at the start, as u_0 = 0) its matrix stays.
     """
     known_loss(loss)
+    require_positive("eta0", eta0)
     if normalizer not in ("separate", "full"):
         raise ValueError(f"normalizer is {normalizer!r}; it must be 'separate' or 'full'.")
     if sequences.Q != 1:
@@ -124,14 +127,20 @@ def train_joint(
     x, y, z, there = sequences.tokens, sequences.labels, sequences.queries[:, 0], sequences.mask
     n, T, d = x.shape
     flat = x.reshape(-1, d)
-    token_gram = flat @ flat.T
-    feature_gram = token_gram * np.repeat(np.repeat(z @ z.T, T, axis=0), T, axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        token_gram = flat @ flat.T
+        feature_gram = token_gram * np.repeat(np.repeat(z @ z.T, T, axis=0), T, axis=1)
+    if not (np.isfinite(feature_gram).all() and np.isfinite(token_gram).all()):
+        raise InvalidProblemError("products of tokens are beyond floating point: scale the tokens and queries.")
+    log_token = log_norm(flat)
+    log_length = log_token.reshape(n, T).max(axis=1) + log_norm(z)
+    twin = _twins(sequences)
     times = record_times(steps, record)
     state = [np.zeros(n * T) for _ in range(4)]  # C, b, logits, u'x
     walked, rows, paths = np.zeros(2), [], []
     for t0, t1 in zip([0, *times[:-1]], times, strict=True):
         walked = walked + _advance(
-            feature_gram, token_gram, y, there.reshape(-1), T, *state, t0, t1,
+            feature_gram, token_gram, y, there.reshape(-1), T, log_token, log_length, twin, *state, t0, t1,
             eta0, decay, normalizer == "full", loss == "exponential",
         )  # fmt: skip
         rows.append([array.reshape(n, T).copy() for array in state])
@@ -159,69 +168,86 @@ def _log_loss(m: Array, loss: Loss) -> Array:
 
 
 @njit(cache=True)
-def _forces(y, there, T, logits, decoded, exponential, r, f):
-    """Fill r with the weights of -grad_u and f with e^-c times those of -grad_W, up to one shared factor; return c."""
+def _attend(first, last, there, logits, score, e):
+    """Fill e with e_j of `kernels` for one sequence; return its top token, b, S and e^-b times (output - top score)."""
+    k = -1
+    for j in range(first, last):
+        if there[j] and (k < 0 or logits[j] > logits[k]):
+            k = j
+    b, S = -np.inf, 0.0
+    for j in range(first, last):
+        e[j] = 0.0
+        if there[j]:
+            S += math.exp(logits[j] - logits[k])
+            if score[j] != score[k]:
+                e[j] = logits[j] - logits[k] + math.log(abs(score[j] - score[k]))
+                b = max(b, e[j])
+    mixed = 0.0
+    for j in range(first, last):
+        if there[j] and score[j] != score[k]:
+            e[j] = math.copysign(math.exp(e[j] - b), score[j] - score[k])
+            mixed += e[j]
+    return k, b, S, mixed / S
+
+
+@njit(cache=True)
+def _forces(y, there, T, logits, decoded, log_token, log_length, exponential, r, f):
+    """Fill r with e^-c_r times the weights of -grad_u, f with e^-c_f times those of -grad_W; return (c_r, c_f).
+
+    log_token : array, shape (n T,)
+        log ||x_it||, -inf where it is zero: such a token exerts no force on u.
+    log_length : array, shape (n,)
+        log(||z_i|| max_t ||x_it||), by which the sequences' forces on W are compared.
+    """
     n = len(y)
-    m = np.zeros(n)
-    top = np.zeros(n, dtype=np.int64)
-    c = -np.inf
+    score = decoded * np.repeat(y, T)
+    top, b, S, mixed, lead = np.empty(n, dtype=np.int64), np.empty(n), np.empty(n), np.empty(n), np.empty(n)
     for i in range(n):
-        k = -1
-        for j in range(i * T, (i + 1) * T):
-            if there[j] and (k < 0 or logits[j] > logits[k]):
-                k = j
-        top[i] = k
-        for j in range(i * T, (i + 1) * T):
-            if there[j] and j != k:
-                c = max(c, logits[j] - logits[k])
-    lowest = np.inf
+        top[i], b[i], S[i], mixed[i] = _attend(i * T, (i + 1) * T, there, logits, score, f)
+        lead[i] = score[top[i]]
+    log_slope, factor = np.empty(n), np.empty(n)
+    slopes(lead, -np.exp(b) * mixed, exponential, log_slope, factor)
+    c_r = c_f = -np.inf
     for i in range(n):
-        k, total, mixed = top[i], 0.0, 0.0
+        c_f = max(c_f, log_slope[i] + b[i] + log_length[i])
         for j in range(i * T, (i + 1) * T):
-            r[j] = math.exp(logits[j] - logits[k]) if there[j] else 0.0
-            total += r[j]
+            if there[j]:
+                c_r = max(c_r, log_slope[i] + logits[j] - logits[top[i]] + log_token[j])
+    for i in range(n):
+        k, pull, size = top[i], 0.0, 0.0
+        if b[i] + log_length[i] > -np.inf:
+            size = math.exp(log_slope[i] + b[i] - c_f) * factor[i] / S[i]
         for j in range(i * T, (i + 1) * T):
-            r[j] /= total
-            mixed += r[j] * (decoded[j] - decoded[k])
-            f[j] = math.exp(logits[j] - logits[k] - c) / total if there[j] and j != k else 0.0
-        drop = mixed  # m - gamma_top (times y), exact where the attention has saturated
-        pull = 0.0
-        for j in range(i * T, (i + 1) * T):
-            f[j] *= y[i] * (decoded[j] - decoded[k] - drop)
+            share = math.exp(logits[j] - logits[k]) if there[j] else 0.0
+            f[j] = size * (f[j] - share * mixed[i]) if j != k else 0.0
             pull += f[j]
+            acts = there[j] and log_token[j] > -np.inf
+            r[j] = y[i] * factor[i] / S[i] * math.exp(log_slope[i] + logits[j] - logits[k] - c_r) if acts else 0.0
         f[k] = -pull
-        m[i] = y[i] * (decoded[k] + mixed)
-        lowest = min(lowest, m[i])
-    for i in range(n):
-        weight = math.exp(lowest - m[i])
-        if not exponential:
-            weight *= (1.0 + math.exp(-abs(lowest))) / (1.0 + math.exp(-abs(m[i])))
-            if lowest < 0.0:
-                weight *= math.exp(-lowest) if m[i] >= 0.0 else math.exp(m[i] - lowest)
-        for j in range(i * T, (i + 1) * T):
-            r[j] *= y[i] * weight
-            f[j] *= weight
-    return c
+    return c_r, c_f
 
 
 @njit(cache=True)
 def _advance(
-    feature_gram, token_gram, y, there, T, C, b, logits, decoded, t0, t1, eta0, decay, full, exponential
+    feature_gram, token_gram, y, there, T, log_token, log_length, twin, C, b, logits, decoded, t0, t1, eta0, decay, full,
+    exponential,
 ):  # fmt: skip
     """Take the joint steps t0..t1-1 in place; return the lengths of the paths of W and u."""
     walked = np.zeros(2)
     r, f = np.empty_like(b), np.empty_like(C)
     pull_r, pull_f = np.empty_like(b), np.empty_like(C)
     for t in range(t0, t1):
-        c = _forces(y, there, T, logits, decoded, exponential, r, f)
+        c_r, c_f = _forces(y, there, T, logits, decoded, log_token, log_length, exponential, r, f)
         np.dot(feature_gram, f, pull_f)
         np.dot(token_gram, r, pull_r)
         norm_f, norm_r = math.sqrt(max(0.0, f @ pull_f)), math.sqrt(max(0.0, r @ pull_r))
         eta = eta0 * (t + 1.0) ** -decay
         if full:
-            whole = math.hypot(norm_r, math.exp(c) * norm_f)
-            size_r = eta / whole if whole > 0.0 else 0.0
-            size_f = size_r * math.exp(c)
+            c = max(c_r, c_f)
+            part_r, part_f = (math.exp(c_r - c), math.exp(c_f - c)) if c > -np.inf else (0.0, 0.0)
+            whole = math.hypot(part_r * norm_r, part_f * norm_f)
+            size_r = eta * part_r / whole if whole > 0.0 else 0.0
+            size_f = eta * part_f / whole if whole > 0.0 else 0.0
         else:
             size_r = eta / norm_r if norm_r > 0.0 else 0.0
             size_f = eta / norm_f if norm_f > 0.0 else 0.0
@@ -230,6 +256,18 @@ def _advance(
             logits[j] += size_f * pull_f[j]
             b[j] += size_r * r[j]
             decoded[j] += size_r * pull_r[j]
+        for j in range(len(C)):  # equal tokens have equal logits and scores, to the last digit
+            logits[j], decoded[j] = logits[twin[j]], decoded[twin[j]]
         walked[0] += size_f * norm_f
         walked[1] += size_r * norm_r
     return walked
+
+
+def _twins(sequences: Sequences) -> Array:
+    """For each of the n T tokens the first of its sequence that equals it, as an index into all."""
+    x, first = sequences.tokens, np.arange(sequences.n * sequences.T).reshape(sequences.n, sequences.T)
+    for t in range(sequences.T - 1, 0, -1):
+        for s in range(t):
+            same = (x[:, t] == x[:, s]).all(axis=1) & sequences.mask[:, t] & sequences.mask[:, s]
+            first[:, t] = np.where(same, np.minimum(first[:, t], first[:, s]), first[:, t])
+    return first.reshape(-1)

@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike
 from ..data.problem import TokenProblem
 from ..model.losses import Loss, known_loss
 from ..types import Array
-from .kernels import layout_of, scaled_weights
-from .rules import require_positive
+from .kernels import RESOLVED, layout_of, scaled_weights
+from .rules import exp_or_inf, require_positive, unbounded_step
 from .trajectory import Trajectory, record_times, start_matrix
 
 
@@ -68,7 +68,7 @@ class HeavyBall:
 
         def move(G: Array, c: float) -> Array:
             m.add(G, c)
-            return self.eta * math.exp(m.scale) * m.array
+            return exp_or_inf(math.log(self.eta) + m.scale) * m.array
 
         return move
 
@@ -160,6 +160,8 @@ def train_with_moments(
     ------
     InvalidProblemError
         If W0 is not a finite (d, d) matrix, or `record` or `steps` is out of range.
+    UnboundedStepError
+        If a step makes margins that float64 cannot resolve.
     """
     known_loss(loss)
     times = record_times(steps, record)
@@ -171,8 +173,11 @@ def train_with_moments(
     wanted, rows = set(times.tolist()), []
     for t in range(int(steps) + 1):
         c, log_gap = _scaled_descent(W, constraints.difference, queries, layout, mu, G)
-        change = move(G, c)
-        h = math.sqrt(np.vdot(change, change))
+        with np.errstate(over="ignore", invalid="ignore"):
+            change = move(G, c)
+            h = float(np.linalg.norm(change))
+        if not h <= layout.largest_step:
+            raise unbounded_step(t, math.log(h) if h > 0.0 else math.inf, layout.largest_step / RESOLVED, step=rule)
         if t in wanted:
             norm = np.linalg.norm(G)
             log_norm = c + math.log(norm) if norm > 0.0 else -math.inf

@@ -10,9 +10,9 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..errors import UnboundedStepError
+from ..errors import LostStepError, UnboundedStepError
 
-LARGEST_LOG_STEP = 100.0 * math.log(10.0)
+LARGEST_LOG = 700.0  # e^700 is near the largest float
 
 
 class Step(Protocol):
@@ -36,7 +36,7 @@ class GradientDescent:
         require_positive("eta", self.eta)
 
     def effective_step(self, t: int, log_gradient_norm: float, log_loss_gap: float) -> float:
-        return self.eta * math.exp(log_gradient_norm)
+        return exp_or_inf(math.log(self.eta) + log_gradient_norm)
 
 
 @dataclass(frozen=True)
@@ -82,17 +82,64 @@ class Polyak:
         log_step = math.log(self.theta) + log_loss_gap - log_gradient_norm
         if self.cap is not None:
             return math.exp(min(log_step, math.log(self.cap)))
-        if log_step > LARGEST_LOG_STEP:
+        if log_step > LARGEST_LOG:
             raise unbounded_step(t, log_step)
         return math.exp(log_step)
 
 
-def unbounded_step(t: int, log_step: float) -> UnboundedStepError:
-    """The error for a Polyak step that no finite path can take."""
+def exp_or_inf(x: float) -> float:
+    """e^x, infinite beyond the largest float."""
+    return math.exp(x) if x < LARGEST_LOG else math.inf
+
+
+def power_of_e(x: float) -> str:
+    """e^x in print: the exponent in at most four figures, however large."""
+    return f"e^{x:.4g}"
+
+
+def unbounded_step(
+    t: int, log_step: float, cap: float | None = None, sequence: int | None = None, step: Step | None = None
+) -> UnboundedStepError:
+    """The error for a step that no path in float64 can take.
+
+    Parameters
+    ----------
+    cap : float, optional
+        1/max ||V_k||: a step of this length changes no margin by more than one.
+    sequence : int, optional
+        One whose attention has gone to a wrong token.
+    step : Step, optional
+        The rule; default Polyak's, whose step is long because the loss gap is.
+    """
+    size = f"at iteration {t} the step is {power_of_e(log_step)}"
+    limit = "" if cap is None else f" (one of {cap:.3g} changes no margin by more than one)"
+    if step is not None and not isinstance(step, Polyak):
+        return UnboundedStepError(
+            f"{size}, which makes margins that float64 cannot resolve: give the rule a shorter step{limit}."
+        )
+    if step is not None and step.cap is not None:
+        return UnboundedStepError(f"{size}, its cap, which makes margins that float64 cannot resolve: lower it{limit}.")
+    where = "a token that is not optimal" if sequence is None else f"a token of sequence {sequence} that is not optimal"
+    given = "..." if cap is None else f"{cap:.3g}"
     return UnboundedStepError(
-        f"at iteration {t} Polyak's step is e^{log_step:.0f}: a token that is not optimal has saturated, so the loss gap "
-        "is O(1) while the gradient is exponentially small. Give the rule a cap, Polyak(theta, cap=...), or start from "
-        "a smaller W0."
+        f"{size}: {where} has saturated, so the loss gap is O(1) while the gradient is exponentially small. Give the "
+        f"rule a cap, Polyak(theta, cap={given}){limit}."
+    )
+
+
+def lost_step(t: int, h: float, norm: float) -> LostStepError:
+    """The error for a prescribed step that rounding takes away."""
+    return LostStepError(
+        f"at iteration {t} the step, of length {h:.3g}, is lost in the rounding of W, whose norm is {norm:.3g}: take longer "
+        "steps or fewer of them, or a smaller W0."
+    )
+
+
+def lost_gradient(t: int) -> LostStepError:
+    """The error for a direction that is rounding error alone."""
+    return LostStepError(
+        f"at iteration {t} the forces of the constraints cancel to rounding: W is a stationary point as far as float64 can "
+        "tell, and a normalised step from it has no direction. Take fewer steps, gradient descent, or another W0."
     )
 
 

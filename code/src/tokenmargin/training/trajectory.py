@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..data.problem import TokenProblem
+from ..data.sequences import numbers
 from ..errors import InvalidProblemError
 from ..model.losses import Loss
 from ..types import Array
@@ -116,20 +117,24 @@ def log_spaced(steps: int, count: int = 120) -> Array:
 
 
 def record_times(steps: int, record: ArrayLike | None) -> Array:
-    if int(steps) != steps or steps < 0:
+    """The iterations to record, 0 and `steps` among them; refused in words where they are not integers within 0..steps."""
+    count = numbers("steps", steps, (0,), "one integer")
+    if not (np.isfinite(count) and count == np.floor(count) and count >= 0):
         raise InvalidProblemError(f"steps is {steps}; it must be an integer >= 0.")
+    steps = int(count)
     if record is None:
-        return log_spaced(int(steps)) if steps else np.array([0])
-    times = np.unique(np.concatenate([[0, steps], np.asarray(record).ravel()]))
-    if not np.issubdtype(np.asarray(record).dtype, np.integer) or times[0] < 0 or times[-1] > steps:
+        return log_spaced(steps) if steps else np.array([0])
+    given = numbers("record", record, (0, 1), "(K,)").ravel()
+    if not ((given == np.floor(given)) & (given >= 0) & (given <= steps)).all():
         raise InvalidProblemError(f"record must hold integers within 0..{steps}.")
-    return times.astype(int)
+    return np.unique(np.concatenate([[0, steps], given])).astype(int)
 
 
 def start_matrix(problem: TokenProblem, W0: ArrayLike | None) -> Array:
+    """W0 as a float array of its own, default zero; refused in words where it is not a finite (d, d) matrix of numbers."""
     if W0 is None:
         return np.zeros((problem.d, problem.d))
-    W0 = np.array(W0, dtype=float)
+    W0 = numbers("W0", W0, (2,), f"({problem.d}, {problem.d})")
     if W0.shape != (problem.d, problem.d) or not np.isfinite(W0).all():
         raise InvalidProblemError(
             f"W0 has shape {W0.shape}; expected a finite matrix of shape ({problem.d}, {problem.d})."
