@@ -32,7 +32,7 @@ ROUNDING = 1e-12  # relative size of a combination that floating point cannot te
 FEW = 300  # up to this many constraints the whole Gram matrix is used
 
 
-EXACT = 120  # up to this many constraints of positive weight rational arithmetic decides (about a second)
+EXACT = 200  # up to this many constraints of positive weight rational arithmetic decides (about a second)
 
 
 BLOCK = 500  # violated constraints that enter the working set in one round
@@ -160,8 +160,11 @@ def solve_constraints(constraints: Constraints, *, method: Method = "auto", tole
         raise ValueError(f"method is {method!r}; it must be one of 'auto', {', '.join(map(repr, SOLVERS))}.")
     refuse_zero(constraints)
     scaled = _Scaled.of(constraints.units)
+    if scaled.bounds.min() < 1e-290:
+        raise _beyond_floats(constraints)
     svm = _decide(constraints, scaled, _default_method(constraints) if method == "auto" else method, tolerance)
-    _require_floats(svm)
+    if not _fits_floats(svm):
+        raise _beyond_floats(constraints)
     if not svm.certificate() <= tolerance:
         raise SolverError(
             f"the token SVM's certificate is {svm.certificate():.1e}, above the tolerance {tolerance:.1e} (primal "
@@ -193,10 +196,15 @@ class _Scaled:
             )
             return TokenSVM(constraints, duals, units.margins(units.combine(y)) / self.bounds)
 
+    def certificate(self, y: Array) -> float:
+        """The certificate of that token SVM, from numbers that cannot overflow."""
+        products = self.units.margins(self.units.combine(y))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return worst(primal_residual(products / self.bounds), abs(1.0 - self.bounds @ y / (y @ products)))
+
     def rounding(self, y: Array) -> float:
         """Size of the rounding errors of <V_k, W>, relative to the one that it must reach."""
-        with np.errstate(divide="ignore"):
-            return float(np.finfo(float).eps * np.linalg.norm(self.units.combine(y)) / self.bounds.min())
+        return float(np.finfo(float).eps * np.linalg.norm(self.units.combine(y)) / self.bounds.min())
 
 
 def _default_method(constraints: Constraints) -> str:
@@ -206,11 +214,9 @@ def _default_method(constraints: Constraints) -> str:
 def _decide(constraints: Constraints, scaled: _Scaled, method: str, tolerance: float) -> TokenSVM:
     """A solver's answer where floating point proves it, else that of rational arithmetic, else the best there is."""
     y, weights = SOLVERS[method](scaled)
-    svm = None if y is None else scaled.svm(constraints, y)
-    good = svm is not None and svm.certificate() <= tolerance
-    if svm is not None and ((good and scaled.rounding(y) <= 1e-9) or method == "cvxpy"):
-        return svm
-    start = weights if y is None else y
+    if y is not None and (method == "cvxpy" or (scaled.certificate(y) <= tolerance and scaled.rounding(y) <= 1e-9)):
+        return scaled.svm(constraints, y)
+    start = _vertex(scaled, weights if y is None else weights + y)
     if (start > 0.0).sum() <= EXACT:
         exact = exact_least_distance(constraints, start)
         if not exact.feasible:
@@ -218,14 +224,23 @@ def _decide(constraints: Constraints, scaled: _Scaled, method: str, tolerance: f
         if method == "cvxpy":
             raise SolverError("cvxpy calls a feasible problem infeasible: rescale the tokens or use method='gram'.")
         return TokenSVM(constraints, exact.duals, exact.margins)
-    if svm is not None and scaled.rounding(y) <= 1e-4:
-        return svm
+    if y is not None and scaled.rounding(y) <= 1e-4:
+        return scaled.svm(constraints, y)
     if _vanishing(scaled.units, weights) <= ROUNDING:
         raise _infeasible(constraints, _of_unscaled(constraints, weights))
     raise SolverError(
         f"the token SVM is too close to infeasible for floating point and too large for exact arithmetic: "
         f"{_sizes(constraints)}. Rescale the tokens, use a larger d, or fewer sequences."
     )
+
+
+def _vertex(scaled: _Scaled, weights: Array) -> Array:
+    """Least-distance weights of the constraints of positive weight, by a QR factor of their U_k: independent, and accurate."""
+    chosen = np.flatnonzero(weights > 0.0)
+    U = np.einsum("kd,ke->kde", scaled.units.difference[chosen], scaled.units.query_vector[chosen])
+    x = np.zeros(len(weights))
+    x[chosen] = hull_weights(np.linalg.qr(U.reshape(len(chosen), -1).T, mode="r"), scaled.bounds[chosen])
+    return x
 
 
 def _duals_by_ldp(scaled: _Scaled) -> Answer:
@@ -380,15 +395,16 @@ def _infeasible(constraints: Constraints, farkas: Array) -> InfeasibleSVMError:
     )
 
 
-def _require_floats(svm: TokenSVM) -> None:
-    """Refuse a solution that floating point cannot hold."""
-    largest = svm.duals.max()
+def _fits_floats(svm: TokenSVM) -> bool:
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        held = 1e-290 < largest < 1e290 and np.isfinite(svm.W).all() and np.isfinite(svm.margins).all()
-    if not held:
-        raise SolverError(
-            f"the token SVM exceeds floating point: {_sizes(svm.constraints)}. Rescale tokens and queries to norms near one."
-        )
+        held = np.isfinite(svm.W).all() and np.isfinite(svm.margins).all()
+    return bool(held and 1e-290 < svm.duals.max() < 1e290)
+
+
+def _beyond_floats(constraints: Constraints) -> SolverError:
+    return SolverError(
+        f"the token SVM exceeds floating point: {_sizes(constraints)}. Rescale tokens and queries to norms near one."
+    )
 
 
 def _sizes(constraints: Constraints) -> str:
