@@ -11,6 +11,15 @@ from ..types import Array
 PROXIMAL = 1e-9  # weight of the proximal term, relative to the Gram matrix's largest diagonal entry
 
 
+def hull_weights(root: Array, bounds: Array) -> Array:
+    """argmin ||root x||^2 + (1 - b'x)^2 over x >= 0, by non-negative least squares (least-distance programming).
+
+    With r = 1 - b'x the solution of min ||w|| s.t. root'w >= b is w = root x/r; r = 0 where there is none, and then root x = 0.
+    """
+    target = np.append(np.zeros(len(root)), 1.0)
+    return nnls(np.vstack([root, bounds]), target, maxiter=max(100, 30 * len(bounds)))[0]
+
+
 def square_root(gram: Array) -> Array:
     """R with R'R = gram, rows along the eigenvectors with eigenvalues above rounding."""
     values, vectors = np.linalg.eigh(gram)
@@ -18,30 +27,30 @@ def square_root(gram: Array) -> Array:
     return np.sqrt(values[keep])[:, None] * vectors[:, keep].T
 
 
-def nonnegative_qp(gram: Array, start: Array, rounds: int = 50, tolerance: float = 1e-13) -> Array:
-    """argmin (1/2) x'Gx - 1'x over x >= 0, from a start: proximal point steps, each a block principal pivoting.
+def nonnegative_qp(gram: Array, bounds: Array, start: Array, rounds: int = 50, tolerance: float = 1e-13) -> Array:
+    """argmin (1/2) x'Gx - b'x over x >= 0, from a start: proximal point steps, each a block principal pivoting.
 
     The proximal term makes each step's matrix positive definite whatever the rank of G; once the free set stays the same a
     step is one of iterative refinement.
     """
     epsilon = PROXIMAL * max(gram.diagonal().max(), np.finfo(float).tiny)
     regular = gram + epsilon * np.eye(len(gram))
-    x, free = start, start > 1e-10 * max(start.max(), 0.0)
+    x, free = start, start > 1e-10 * start.max()
     best, best_error = start, np.inf
     stale = 0
     for _ in range(rounds):
-        x, free = _pivot(regular, 1.0 + epsilon * x, free)
-        error = _kkt_error(gram, x)
+        x, free = _pivot(regular, bounds + epsilon * x, free)
+        error = _kkt_error(gram, bounds, x)
         best, best_error, stale = (x, error, 0) if error < 0.5 * best_error else (best, best_error, stale + 1)
         if best_error <= tolerance or stale == 4:
             break
     return best
 
 
-def _kkt_error(gram: Array, x: Array) -> float:
-    """Largest violation of Gx >= 1, and of complementarity 1'x = x'Gx, relative."""
+def _kkt_error(gram: Array, bounds: Array, x: Array) -> float:
+    """Largest violation of Gx >= b relative to b, and of complementarity b'x = x'Gx, relative."""
     product = gram @ x
-    return max(1.0 - product.min(), abs(1.0 - x.sum() / (x @ product))) if x.any() else 1.0
+    return max((1.0 - product / bounds).max(), abs(1.0 - bounds @ x / (x @ product))) if x.any() else 1.0
 
 
 def _pivot(matrix: Array, target: Array, free: Array, tries: int = 60) -> tuple[Array, Array]:
