@@ -19,7 +19,7 @@ from scipy.optimize import brentq, linprog
 from ..data.problem import TokenProblem
 from ..errors import SolverError
 from ..margin.token_svm import solve_token_svm
-from ..training.kernels import Layout, scaled_weights
+from ..training.kernels import layout_of, scaled_weights
 from ..types import Array
 
 SUPPORT = 1e-9  # entries of an l1 minimiser below this times the largest are taken for zero
@@ -247,14 +247,14 @@ def train_squares(problem: TokenProblem, eta: float, alpha: float, times: Array)
 
     The step of (U, V) has length `eta`; its direction, (U o G, -V o G) with G = -grad L(W), is exact at any ||W||.
     """
-    V_k, layout = constraint_matrix(problem), Layout.of(problem, "logistic").arrays()
+    V_k, layout = constraint_matrix(problem), layout_of(problem, "logistic")
     U = V = np.full(problem.d**2, float(alpha))
     weights, kept, wanted = np.empty(len(V_k)), [], set(np.asarray(times).tolist())
     for t in range(int(times[-1]) + 1):
         W = U * U - V * V
         if t in wanted:
             kept.append(W)
-        scaled_weights(V_k @ W, *layout, weights)
+        scaled_weights(V_k @ W, layout, weights)
         G = weights @ V_k
         size = eta / np.sqrt((U * U + V * V) @ (G * G))
         U, V = U * (1 + size * G), V * (1 - size * G)
