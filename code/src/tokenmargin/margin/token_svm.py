@@ -21,7 +21,9 @@ from .least_distance import hull_weights, nonnegative_qp, square_root
 Method = Literal["auto", "gram", "working-set", "cvxpy"]
 
 
-Answer = tuple[Array | None, Array]  # duals of the scaled problem, or None; and weights that may make the hull reach zero
+Answer = tuple[
+    Array | None, Array
+]  # duals of the scaled problem, or None; and weights that may make the hull reach zero
 
 FEASIBILITY = 1e-7  # below this distance of the hull of the V_k/||V_k|| from zero, exact arithmetic decides
 
@@ -183,17 +185,13 @@ class _Scaled:
 
     @classmethod
     def of(cls, units: Units) -> _Scaled:
-        least = int(np.argmin(units.log_norms))
-        with np.errstate(under="ignore"):
-            return cls(units, np.ldexp(units.mantissa[least] / units.mantissa, units.exponent[least] - units.exponent))
+        return cls(units, units.relative_bounds)
 
     def svm(self, constraints: Constraints, y: Array) -> TokenSVM:
         """The token SVM of duals y of the scaled problem: lambda_k = y_k/(||V_k|| min_l ||V_l||)."""
         units, least = self.units, int(np.argmin(self.units.log_norms))
         with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
-            duals = np.ldexp(
-                y / (units.mantissa * units.mantissa[least]), -(units.exponent + units.exponent[least])
-            )
+            duals = np.ldexp(y / (units.mantissa * units.mantissa[least]), -(units.exponent + units.exponent[least]))
             return TokenSVM(constraints, duals, units.margins(units.combine(y)) / self.bounds)
 
     def certificate(self, y: Array) -> float:
@@ -218,7 +216,10 @@ def _decide(constraints: Constraints, scaled: _Scaled, method: str, tolerance: f
         return scaled.svm(constraints, y)
     start = _vertex(scaled, weights if y is None else weights + y)
     if (start > 0.0).sum() <= EXACT:
-        exact = exact_least_distance(constraints, start)
+        try:
+            exact = exact_least_distance(constraints, start)
+        except SolverError as error:
+            raise SolverError(f"{error} Rescale the tokens ({_sizes(constraints)}), or use fewer sequences.") from None
         if not exact.feasible:
             raise _infeasible(constraints, exact.farkas)
         if method == "cvxpy":
@@ -359,9 +360,7 @@ def _zero_words(c: Constraints, k: int) -> str:
     i, t, s = int(c.sequence[k]), int(c.token[k]), int(c.selection[c.sequence[k]])
     if c.difference[k].any():
         return f"the query of sequence {i} is zero (the default query is the first token): give another query"
-    return (
-        f"tokens {min(s, t)} and {max(s, t)} of sequence {i} are equal: no W tells them apart: keep one, or mask one"
-    )
+    return f"tokens {min(s, t)} and {max(s, t)} of sequence {i} are equal: no W tells them apart: keep one, or mask one"
 
 
 def _vanishing(units: Units, weights: Array) -> float:
@@ -412,6 +411,4 @@ def _sizes(constraints: Constraints) -> str:
     logs = constraints.units.log_norms / np.log(10.0)
     least, most = int(np.argmin(logs)), int(np.argmax(logs))
     ends = [int(constraints.sequence[k]) for k in (least, most)]
-    return (
-        f"the norms ||V_k|| range from 10^{logs[least]:.1f} (sequence {ends[0]}) to 10^{logs[most]:.1f} (sequence {ends[1]})"
-    )
+    return f"the norms ||V_k|| range from 10^{logs[least]:.1f} (sequence {ends[0]}) to 10^{logs[most]:.1f} (sequence {ends[1]})"
