@@ -43,7 +43,7 @@ class InfeasibleSVMError(TokenMarginError):
     farkas : numpy.ndarray, shape (N,)
         Weights >= 0 with sum 1 such that sum_k farkas_k V_k = 0: no W has <V_k, W> >= 1 for all k.
     residual : float
-        ||sum_k farkas_k V_k||_F, relative to the largest ||V_k||_F.
+        ||sum_k farkas_k V_k||_F, relative to sum_k farkas_k ||V_k||_F: free of the tokens' units.
     sequences : tuple of int
         The sequences whose constraints carry positive weight.
     """

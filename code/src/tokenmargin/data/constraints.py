@@ -62,6 +62,13 @@ class Units(RankOne):
         with np.errstate(divide="ignore"):
             return np.log(self.mantissa) + self.exponent * np.log(2.0)
 
+    @cached_property
+    def relative_bounds(self) -> Array:
+        """b_k = min_l ||V_l||/||V_k||, shape (N,): <V_k, W> >= 1 says <U_k, W min_l ||V_l||> >= b_k. No V_k may be zero."""
+        least = int(np.argmin(self.log_norms))
+        with np.errstate(under="ignore"):
+            return np.ldexp(self.mantissa[least] / self.mantissa, self.exponent[least] - self.exponent)
+
 
 def unit_rows(rows: Array) -> tuple[Array, Array]:
     """Rows of norm one and the norms, by the largest entry first: squares neither over- nor underflow."""

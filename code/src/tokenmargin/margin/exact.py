@@ -10,9 +10,13 @@ import flint
 import numpy as np
 
 from ..data.constraints import Constraints
+from ..errors import SolverError
 from ..types import Array
 
 Integers = list[int]
+
+
+WORK = 5e7  # sum of |passive set|^3 over the steps, about a minute
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +60,20 @@ def exact_least_distance(constraints: Constraints, start: Array) -> ExactDistanc
         The differences are formed anew from the tokens, without rounding.
     start : array, shape (N,)
         A guess of the solution: its positive entries are the first passive set.
+
+    Raises
+    ------
+    SolverError
+        If the steps take more than about a minute.
     """
     rows = _rows(constraints)
     passive = _independent(rows, [int(k) for k in np.flatnonzero(start > 0.0)])
-    x = {k: Fraction(float(start[k])) for k in passive}
+    x: dict[int, Fraction] = {}
+    work = 0
     while True:
+        work += len(passive) ** 3
+        if work > WORK:
+            raise SolverError(f"exact arithmetic on {len(passive)} support vectors does not end in reasonable time.")
         passive, numerators, denominator = _least_squares(rows, passive, x)
         x = {k: Fraction(z, denominator) for k, z in zip(passive, numerators, strict=True)}
         rest = denominator - sum(rows.bound[k] * z for k, z in zip(passive, numerators, strict=True))
@@ -80,6 +93,9 @@ def _least_squares(rows: _Rows, passive: list[int], x: dict[int, Fraction]) -> t
         z, denominator = _solve(rows, passive)
         if all(value > 0 for value in z):
             return passive, z, denominator
+        if not x:  # no point yet: the guess loses what it should not have held
+            passive = [k for k, value in zip(passive, z, strict=True) if value > 0]
+            continue
         aim = {k: Fraction(value, denominator) for k, value in zip(passive, z, strict=True)}
         step = min(x[k] / (x[k] - aim[k]) for k in passive if aim[k] <= 0)
         for k in passive:

@@ -50,7 +50,8 @@ def nonnegative_qp(gram: Array, bounds: Array, start: Array, rounds: int = 50, t
 def _kkt_error(gram: Array, bounds: Array, x: Array) -> float:
     """Largest violation of Gx >= b relative to b, and of complementarity b'x = x'Gx, relative."""
     product = gram @ x
-    return max((1.0 - product / bounds).max(), abs(1.0 - bounds @ x / (x @ product))) if x.any() else 1.0
+    with np.errstate(divide="ignore", invalid="ignore"):  # x'Gx of nearly opposite rows rounds to zero: no solution
+        return max((1.0 - product / bounds).max(), abs(1.0 - bounds @ x / (x @ product))) if x.any() else 1.0
 
 
 def _pivot(matrix: Array, target: Array, free: Array, tries: int = 60) -> tuple[Array, Array]:

@@ -11,8 +11,9 @@ from scipy.optimize import linprog
 
 from ..data.constraints import Constraints
 from ..data.problem import TokenProblem
-from ..errors import InfeasibleSVMError, SolverError
+from ..errors import SolverError
 from ..types import Array
+from .token_svm import refuse_zero, solve_constraints
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class MaxNormSVM:
 
     def certificate(self) -> float:
         """(bound - margin)/bound, plus what W exceeds the box by; zero exactly at a solution."""
-        return (self.bound - self.margin) / self.bound + max(0.0, float(np.abs(self.W).max()) - 1.0)
+        return (self.bound - self.margin) / self.bound + float(np.maximum(0.0, np.abs(self.W).max() - 1.0))
 
 
 def solve_max_norm_svm(
@@ -70,24 +71,21 @@ def solve_max_norm_svm(
         If the certificate exceeds `tolerance`.
     """
     c, d = problem.constraints if selection is None else problem.constraints_of(selection), problem.d
-    V = np.einsum("kd,ke->kde", c.difference, c.query_vector).reshape(len(c), d * d)
-    rows = np.column_stack([-V, np.ones(len(c))])  # gamma - <V_k, W> <= 0
+    refuse_zero(c)
+    bounds_k = c.units.relative_bounds
+    V = np.einsum("kd,ke->kde", c.units.difference, c.units.query_vector).reshape(len(c), d * d)
+    rows = np.column_stack([-V, bounds_k])  # gamma b_k - <V_k/||V_k||, W> <= 0
     goal = np.zeros(d * d + 1)
     goal[-1] = -1.0
     bounds = [(-1.0, 1.0)] * (d * d) + [(None, None)]
     found = linprog(goal, A_ub=rows, b_ub=np.zeros(len(c)), bounds=bounds, method="highs")
     if found.status != 0:
         raise SolverError(f"the linear program of the max-norm SVM was not solved: {found.message}")
-    weights = np.maximum(0.0, -found.ineqlin.marginals)
+    weights = np.maximum(0.0, -found.ineqlin.marginals) * bounds_k
     svm = MaxNormSVM(c, found.x[:-1].reshape(d, d), weights / weights.sum())
-    if svm.margin <= tolerance * c.norms.max():
-        raise InfeasibleSVMError(
-            "no matrix W separates the selected tokens: the largest margin under max |W_ij| <= 1 is "
-            f"{svm.margin:.1e}. Use fewer sequences or a larger d.",
-            svm.weights,
-            float(np.linalg.norm(c.combine(svm.weights)) / c.norms.max()),
-            tuple(int(i) for i in np.unique(c.sequence[svm.weights > 1e-6])),
-        )
-    if svm.certificate() > tolerance:
+    if not found.x[-1] > tolerance:
+        solve_constraints(c)  # the same question: raises with exact Farkas weights
+        raise SolverError("the max-norm margin is below the tolerance of the linear program: rescale the tokens.")
+    if not svm.certificate() <= tolerance:
         raise SolverError(f"the max-norm SVM's certificate is {svm.certificate():.1e}, above {tolerance:.1e}.")
     return svm

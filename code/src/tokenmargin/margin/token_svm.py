@@ -185,9 +185,7 @@ class _Scaled:
 
     @classmethod
     def of(cls, units: Units) -> _Scaled:
-        least = int(np.argmin(units.log_norms))
-        with np.errstate(under="ignore"):
-            return cls(units, np.ldexp(units.mantissa[least] / units.mantissa, units.exponent[least] - units.exponent))
+        return cls(units, units.relative_bounds)
 
     def svm(self, constraints: Constraints, y: Array) -> TokenSVM:
         """The token SVM of duals y of the scaled problem: lambda_k = y_k/(||V_k|| min_l ||V_l||)."""
@@ -218,7 +216,10 @@ def _decide(constraints: Constraints, scaled: _Scaled, method: str, tolerance: f
         return scaled.svm(constraints, y)
     start = _vertex(scaled, weights if y is None else weights + y)
     if (start > 0.0).sum() <= EXACT:
-        exact = exact_least_distance(constraints, start)
+        try:
+            exact = exact_least_distance(constraints, start)
+        except SolverError as error:
+            raise SolverError(f"{error} Rescale the tokens ({_sizes(constraints)}), or use fewer sequences.") from None
         if not exact.feasible:
             raise _infeasible(constraints, exact.farkas)
         if method == "cvxpy":

@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import minimize, nnls
+from scipy.optimize import minimize
 from scipy.special import expit
 
+from ..data.constraints import Constraints
+from ..errors import InfeasibleSVMError
+from ..margin.certificate import dual_residual, gap, primal_residual, worst
+from ..margin.token_svm import solve_constraints
 from ..types import Array
 
 Loss = Literal["logistic", "exponential"]
@@ -20,11 +24,21 @@ Loss = Literal["logistic", "exponential"]
 
 @dataclass(frozen=True, eq=False)
 class MaxMargin:
-    """w_mm = argmin ||w|| with S w >= 1: the vector w (d,), its duals (n,) and the margin gamma = 1/||w||."""
+    """w_mm = argmin ||w|| with S w >= 1: w (d,), its duals (n,), the margin gamma = 1/||w||, and the margins S w (n,)."""
 
     w: Array
     duals: Array
     gamma: float
+    margins: Array
+
+    @property
+    def margin(self) -> float:
+        """gamma."""
+        return self.gamma
+
+    def certificate(self) -> float:
+        """The worst of primal, dual and gap residual; zero exactly at the solution, NaN if one of them is."""
+        return worst(primal_residual(self.margins), dual_residual(self.duals), gap(self.duals, self.margins))
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,26 +52,18 @@ class Run:
 
 
 def max_margin(S: Array) -> MaxMargin:
-    """Hard-margin SVM without intercept by non-negative least squares, polished on its support.
+    """Hard-margin SVM without intercept: the token SVM's solver on vectors.
 
     Raises
     ------
     ValueError
         If the data are not linearly separable.
     """
-    system = np.vstack([S.T, np.ones(len(S))])
-    x, _ = nnls(system, np.append(np.zeros(S.shape[1]), 1.0), maxiter=100 * len(S))
-    residual = np.append(np.zeros(S.shape[1]), 1.0) - system @ x
-    if residual[-1] < 1e-10:
-        raise ValueError("the data are not linearly separable: no w has y_i x_i'w > 0 for all i.")
-    support = x > 1e-10 * x.max()
-    duals = np.zeros(len(S))
-    duals[support] = np.linalg.lstsq(S[support] @ S[support].T, np.ones(support.sum()))[0]
-    w = S.T @ duals
-    if duals.min() < 0.0 or (S @ w).min() < 1.0 - 1e-8:
-        duals = x / residual[-1]
-        w = S.T @ duals
-    return MaxMargin(w, duals, float(1.0 / np.linalg.norm(w)))
+    try:
+        svm = solve_constraints(Constraints.of_vectors(S))
+    except InfeasibleSVMError:
+        raise ValueError("the data are not linearly separable: no w has y_i x_i'w > 0 for all i.") from None
+    return MaxMargin(svm.W[:, 0], svm.duals, svm.margin, svm.margins)
 
 
 def loss_value(w: Array, S: Array, loss: Loss) -> float:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import nnls
 from scipy.special import expit, log_softmax
 
+from ..data.constraints import Constraints
 from ..errors import InfeasibleSVMError, SolverError
+from ..margin.certificate import worst
+from ..margin.token_svm import is_separable
 from ..types import Array
 
 Norm = Literal["fro", "nuc"]
@@ -23,12 +25,21 @@ DUAL_ORDER = {"fro": "fro", "nuc": 2}
 
 @dataclass(frozen=True, eq=False)
 class NormSVM:
-    """W (d, d), its norm, the duals lambda (N,), and the worst of the residuals of optimality."""
+    """W (d, d), its norm, the duals lambda (N,), and the residuals of optimality: primal, dual, and relative gap."""
 
     W: Array
     norm: float
     duals: Array
-    certificate: float
+    residuals: tuple[float, float, float]
+
+    @property
+    def margin(self) -> float:
+        """1/||W||."""
+        return 1.0 / self.norm
+
+    def certificate(self) -> float:
+        """The worst of the residuals of optimality; NaN when one of them is."""
+        return worst(*self.residuals)
 
 
 def solve_norm_svm(V: Array, norm: Norm, equal: Array | None = None, tolerance: float = 1e-6) -> NormSVM:
@@ -77,30 +88,34 @@ def solve_norm_svm(V: Array, norm: Norm, equal: Array | None = None, tolerance: 
         combined = combined - np.tensordot(np.asarray(bounds[1].dual_value), equal, 1)
     value = float(np.linalg.norm(W.value, norm))
     primal = 1.0 - np.tensordot(V, W.value, 2).min()
-    dual = max(np.linalg.norm(combined, DUAL_ORDER[norm]) - 1.0, -duals.min())
-    certificate = float(max(primal, dual, abs(value - duals.sum()) / value))
-    if certificate > tolerance:
-        raise SolverError(f"the {norm} SVM's certificate is {certificate:.1e} > {tolerance:.1e}: rescale the tokens.")
-    return NormSVM(W.value, value, duals, certificate)
+    dual = worst(np.linalg.norm(combined, DUAL_ORDER[norm]) - 1.0, -duals.min())
+    svm = NormSVM(W.value, value, duals, (primal, dual, abs(value - duals.sum()) / value))
+    if not svm.certificate() <= tolerance:
+        raise SolverError(
+            f"the {norm} SVM's certificate is {svm.certificate():.1e} > {tolerance:.1e}: rescale the tokens."
+        )
+    return svm
+
+
+def token_constraints(X: Array, z: Array, selection: Array) -> Constraints:
+    """The constraints of the selected tokens, one query a sequence; X (n, T, d), z (n, d), selection (n,)."""
+    i, t = np.nonzero(np.arange(X.shape[1]) != np.asarray(selection)[:, None])
+    return Constraints(i, np.zeros_like(i), t, np.asarray(selection), X, z[:, None])
 
 
 def selection_constraints(X: Array, z: Array, selection: Array) -> Array:
     """V_it = (x_i,selected - x_it) z_i' for t != selected, shape (n(T-1), d, d); X (n, T, d), z (n, d)."""
-    i, t = np.nonzero(np.arange(X.shape[1]) != np.asarray(selection)[:, None])
-    return np.einsum("kd,ke->kde", X[i, np.asarray(selection)[i]] - X[i, t], z[i])
-
-
-def separable(V: Array) -> bool:
-    """Whether some W has <V_k, W> > 0 for all k: by Gordan's alternative, unless 0 is a convex combination of the V_k."""
-    flat = V.reshape(len(V), -1)
-    system = np.vstack([flat.T, np.ones(len(V))])
-    return bool(nnls(system, np.append(np.zeros(flat.shape[1]), 1.0), maxiter=100 * len(V))[1] > 1e-8)
+    c = token_constraints(X, z, selection)
+    return np.einsum("kd,ke->kde", c.difference, c.query_vector)
 
 
 def selected_svms(X: Array, z: Array, alpha: Array, norm: Norm) -> list[NormSVM | None]:
     """The SVM of the tokens alpha (R, n) of each of the R problems; None where they cannot be separated."""
-    constraints = [selection_constraints(*problem) for problem in zip(X, z, alpha, strict=True)]
-    return [solve_norm_svm(V, norm) if separable(V) else None for V in constraints]
+    problems = list(zip(X, z, alpha, strict=True))
+    return [
+        solve_norm_svm(selection_constraints(*p), norm) if is_separable(token_constraints(*p)) else None
+        for p in problems
+    ]
 
 
 def mixture_parts(X: Array, z: Array, p: Array) -> tuple[Array, Array]:
