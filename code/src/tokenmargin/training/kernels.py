@@ -34,11 +34,12 @@ from ..types import Array
 GRADIENT_DESCENT, NORMALIZED_GD, POLYAK = 0, 1, 2
 LARGEST_FLOAT = float(np.finfo(float).max)
 
+LOWEST = -746.0  # e^LOWEST is zero
 SMALLEST_GAP = 1e-280  # of the loss, that is summed as it is
 REFRESH = 256  # steps between recomputations of the margins from the coefficients, so that rounding cannot drift
 RESOLVED = 1e12  # largest margin that a step may make, and largest ||W||/h: past it float64 leaves under four digits
 HALF_ULP = 2.0**-53  # a step shorter than this share of ||W|| leaves W as it is
-CANCELLED = 1e-8  # below this share of (sum |p_k| ||V_k||)^2 the Gram matrix no longer resolves ||grad L||^2
+CANCELLED = 1e-8  # ||e^-c grad L||^2, of forces of order one, below which the Gram matrix no longer resolves it
 
 
 class Layout(NamedTuple):
@@ -203,6 +204,11 @@ def log_forces(mu, log_gap, log_length, first, last, p):
 def share_out(score_gap, inverse_gap, first, last, b, scale, p):
     """Turn the exponents p of such a row into the bracket of p_k above, divided by S_r; return e^-b_r D_r."""
     S, D = 1.0, 0.0
+    if scale == 0.0:  # off-attention below the smallest float: S = 1, m_r = gamma_top
+        for k in range(first, last):
+            p[k] = math.exp(p[k] - b)
+            D += p[k]
+        return D
     for k in range(first, last):
         p[k] = math.exp(p[k] - b)
         S += p[k] * scale * inverse_gap[k]
@@ -289,11 +295,11 @@ def fill_weights(mu, layout, p, row, per):
         low, top = top_token(mu, first, last)
         if top < 0 and layout.plain[r]:
             b, most = log_forces(mu, log_gap, log_length, first, last, p)
-            scale = math.exp(b)
+            scale = math.exp(b) if b > LOWEST else 0.0
             D = share_out(score_gap, inverse_gap, first, last, b, scale, p)
         else:
             b, most, D = led_by_another(mu, score_gap, log_length, first, last, low, top, p)
-            scale = math.exp(b)
+            scale = math.exp(b) if b > LOWEST else 0.0
         row[0, r], row[1, r], row[2, r] = b, D, most + log_weight[r]
         short[sequence[r]] += weight[r] * (scale * D + (score_gap[top] if top >= 0 else 0.0))
     ref = slopes(layout.optimal_score, short, layout.exponential, log_slope, factor)
@@ -372,20 +378,19 @@ def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout):
     matrix resolves.
     """
     code, a, b, reach = rule
-    N, unit, length = len(mu), layout.unit, layout.length
+    N, unit = len(mu), layout.unit
     p, force = np.empty(N), np.empty(N)  # force: <V_k, -grad L> e^-c, in the row's unit
     row, per = np.empty((3, len(layout.sequence))), np.empty((3, len(layout.offset)))
     path = 0.0
     for t in range(t0, t1):
         c = fill_weights(mu, layout, p, row, per)
         gram_times(gram, p, force)
-        square, bound = 0.0, 0.0
+        if c == -np.inf:
+            break  # exactly zero gradient: every rule stays
+        square = 0.0
         for k in range(N):
             square += p[k] * force[k]
-            bound += abs(p[k]) * length[k]
-        if bound == 0.0:
-            break  # exactly zero gradient: every rule stays
-        if not square > CANCELLED * bound * bound:
+        if not square > CANCELLED:
             return path, np.nan, t
         norm = math.sqrt(square)
         log_gap = log_loss_gap(layout, row, per) if code == POLYAK else 0.0
