@@ -28,7 +28,7 @@ _exp = np.vectorize(mpmath.exp, otypes=[object])
 
 def forces(problem: TokenProblem, logits: Array, loss: Loss = "logistic") -> Array:
     """f_iqt = -(dL/da_iqt) from logits (n, Q, T) of mpmath numbers, as `attention.forces`; shape (n, Q, T)."""
-    gamma, weight = _number(np.where(problem.mask, problem.scores, 0.0)), _number(query_weights(problem))
+    gamma, weight = (_number(np.where(problem.mask, problem.scores, 0.0)), _number(query_weights(problem)))
     e = np.where(problem.mask[:, None, :], _exp(logits), mpmath.mpf(0))
     s = e / e.sum(axis=2, keepdims=True)
     m_q = (s * gamma[:, None, :]).sum(axis=2)
@@ -104,7 +104,7 @@ def run(
             a = np.stack([turned[i] @ X[i].T for i in range(problem.n)])
             f = forces(problem, a, loss)
             descent = sum((f[i] @ X[i]).T @ Z[i] for i in range(problem.n))
-            norm, gap = mpmath.sqrt((descent * descent).sum()), _loss_gap(problem, a, loss)
+            norm, gap = (mpmath.sqrt((descent * descent).sum()), _loss_gap(problem, a, loss))
             if t in record:
                 rows.append((np.asarray(W, dtype=float), float(path), _log(norm), _log(gap), _log_off(problem, a)))
             if norm > 0:
@@ -151,9 +151,9 @@ def joint(
     `full`: both gradients are divided by the norm of the full gradient.
     """
     with mpmath.workdps(digits):
-        X, y, Z = _number(sequences.tokens), _number(sequences.labels), _number(sequences.queries[:, 0])
+        X, y, Z = (_number(sequences.tokens), _number(sequences.labels), _number(sequences.queries[:, 0]))
         d, n = sequences.d, sequences.n
-        W, u, paths = _number(np.zeros((d, d))), _number(np.zeros(d)), [mpmath.mpf(0), mpmath.mpf(0)]
+        W, u, paths = (_number(np.zeros((d, d))), _number(np.zeros(d)), [mpmath.mpf(0), mpmath.mpf(0)])
         for t in range(steps):
             g_W, g_u = _number(np.zeros((d, d))), _number(np.zeros(d))
             for i in range(n):
@@ -170,7 +170,7 @@ def joint(
             sizes = [h / (both if full else norm) if norm > 0 else mpmath.mpf(0) for norm in norms]
             W, u = W + sizes[0] * g_W, u + sizes[1] * g_u
             paths = [path + size * norm for path, size, norm in zip(paths, sizes, norms, strict=True)]
-        return np.asarray(W, dtype=float), np.asarray(u, dtype=float), float(paths[0]), float(paths[1])
+        return (np.asarray(W, dtype=float), np.asarray(u, dtype=float), float(paths[0]), float(paths[1]))
 
 
 def _log(x: Any) -> float:
@@ -184,7 +184,7 @@ def _shares(problem: TokenProblem, logits: Array) -> Array:
 
 def _loss_gap(problem: TokenProblem, logits: Array, loss: Loss) -> Any:
     """L - L*, the difference as it stands."""
-    gamma, weight = _number(np.where(problem.mask, problem.scores, 0.0)), _number(query_weights(problem))
+    gamma, weight = (_number(np.where(problem.mask, problem.scores, 0.0)), _number(query_weights(problem)))
     m = (weight * (_shares(problem, logits) * gamma[:, None, :]).sum(axis=2)).sum(axis=1)
     e_m, e_best = _exp(-m), _exp(-_number(problem.optimal_scores))
     if known_loss(loss) == "exponential":

@@ -124,7 +124,7 @@ def train_joint(
         raise InvalidProblemError(
             f"the sequences have {sequences.Q} queries each; joint training reads one: pass sequences.mean_query()."
         )
-    x, y, z, there = sequences.tokens, sequences.labels, sequences.queries[:, 0], sequences.mask
+    x, y, z, there = (sequences.tokens, sequences.labels, sequences.queries[:, 0], sequences.mask)
     n, T, d = x.shape
     flat = x.reshape(-1, d)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -201,7 +201,7 @@ def _forces(y, there, T, logits, decoded, log_token, log_length, exponential, r,
     """
     n = len(y)
     score = decoded * np.repeat(y, T)
-    top, b, S, mixed, lead = np.empty(n, dtype=np.int64), np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    top, b, S, mixed, lead = (np.empty(n, dtype=np.int64), np.empty(n), np.empty(n), np.empty(n), np.empty(n))
     for i in range(n):
         top[i], b[i], S[i], mixed[i] = _attend(i * T, (i + 1) * T, there, logits, score, f)
         lead[i] = score[top[i]]
@@ -240,7 +240,7 @@ def _advance(
         c_r, c_f = _forces(y, there, T, logits, decoded, log_token, log_length, exponential, r, f)
         np.dot(feature_gram, f, pull_f)
         np.dot(token_gram, r, pull_r)
-        norm_f, norm_r = math.sqrt(max(0.0, f @ pull_f)), math.sqrt(max(0.0, r @ pull_r))
+        norm_f, norm_r = (math.sqrt(max(0.0, f @ pull_f)), math.sqrt(max(0.0, r @ pull_r)))
         eta = eta0 * (t + 1.0) ** -decay
         if full:
             c = max(c_r, c_f)
@@ -265,7 +265,7 @@ def _advance(
 
 def _twins(sequences: Sequences) -> Array:
     """For each of the n T tokens the first of its sequence that equals it, as an index into all."""
-    x, first = sequences.tokens, np.arange(sequences.n * sequences.T).reshape(sequences.n, sequences.T)
+    x, first = (sequences.tokens, np.arange(sequences.n * sequences.T).reshape(sequences.n, sequences.T))
     for t in range(sequences.T - 1, 0, -1):
         for s in range(t):
             same = (x[:, t] == x[:, s]).all(axis=1) & sequences.mask[:, t] & sequences.mask[:, s]

@@ -120,7 +120,7 @@ def layout_of(problem: TokenProblem, loss: Loss) -> Layout:
     plain = (least > 1e-150 * most)[i]
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         log_length = log_lengths(problem)
-        log_gap, inverse = np.log(np.abs(gap)), np.minimum(1.0 / np.abs(gap), LARGEST_FLOAT)
+        log_gap, inverse = (np.log(np.abs(gap)), np.minimum(1.0 / np.abs(gap), LARGEST_FLOAT))
         length, slope = np.exp(log_length), negative_slope(problem.optimal_scores, loss)
         largest = float(RESOLVED / length.max())
     return Layout(
@@ -273,27 +273,26 @@ def slopes(gamma, short, exponential, log_slope, factor):
 
 
 @njit(cache=True)
-def fill_weights(mu, layout, p, row, per):
+def fill_weights(
+    mu, start, sequence, weight, log_weight, plain, score_gap, log_gap, inverse_gap, log_length, best, exponential,
+    p, row, per,
+):  # fmt: skip
     """Fill p with e^-c p_k and return c.
+
+    The layout's arrays come one by one: taking them out of it at each step costs as much as the exponentials.
 
     row : array, shape (3, R)
         Filled with b_r, e^-b_r D_r and the largest log-force times length of each row.
     per : array, shape (3, n)
         Filled with gamma_opt - m_i, and with log_slope and factor of `slopes`.
     """
-    start, sequence, weight, log_weight = layout.start, layout.sequence, layout.weight, layout.log_weight
-    score_gap, log_gap, inverse_gap, log_length = (
-        layout.score_gap,
-        layout.log_gap,
-        layout.inverse_gap,
-        layout.log_length,
-    )
-    short, log_slope, factor = per
-    short[:] = 0.0
+    short, log_slope, factor = per[0], per[1], per[2]
+    for i in range(len(short)):
+        short[i] = 0.0
     for r in range(len(start) - 1):
         first, last = start[r], start[r + 1]
         low, top = top_token(mu, first, last)
-        if top < 0 and layout.plain[r]:
+        if top < 0 and plain[r]:
             b, most = log_forces(mu, log_gap, log_length, first, last, p)
             scale = math.exp(b) if b > LOWEST else 0.0
             D = share_out(score_gap, inverse_gap, first, last, b, scale, p)
@@ -302,7 +301,7 @@ def fill_weights(mu, layout, p, row, per):
             scale = math.exp(b) if b > LOWEST else 0.0
         row[0, r], row[1, r], row[2, r] = b, D, most + log_weight[r]
         short[sequence[r]] += weight[r] * (scale * D + (score_gap[top] if top >= 0 else 0.0))
-    ref = slopes(layout.optimal_score, short, layout.exponential, log_slope, factor)
+    ref = slopes(best, short, exponential, log_slope, factor)
     c = -np.inf
     for r in range(len(start) - 1):
         c = max(c, row[2, r] + log_slope[sequence[r]])
@@ -318,7 +317,7 @@ def fill_weights(mu, layout, p, row, per):
 @njit(cache=True)
 def log_loss_gap(layout, row, per):
     """log(L - L*) of what `fill_weights` left behind."""
-    n, short, optimal, offset = len(layout.offset), per[0], layout.optimal_score, layout.offset
+    n, short, optimal, offset = (len(layout.offset), per[0], layout.optimal_score, layout.offset)
     total = 0.0
     for i in range(n):
         u = math.expm1(short[i] + offset[i]) * layout.optimal_slope[i]
@@ -344,7 +343,11 @@ def scaled_weights(mu, layout, p):
     """Fill p with e^-c p_k, the weights of the constraints in -grad L = sum p_k V_k; return (c, log(L - L*))."""
     n, rows = len(layout.optimal_score), len(layout.sequence)
     row, per = np.empty((3, rows)), np.empty((3, n))
-    c = fill_weights(mu, layout, p, row, per)
+    c = fill_weights(
+        mu, layout.start, layout.sequence, layout.weight, layout.log_weight, layout.plain, layout.score_gap, layout.log_gap,
+        layout.inverse_gap, layout.log_length, layout.optimal_score, layout.exponential,
+        p, row, per,
+    )  # fmt: skip
     return c, log_loss_gap(layout, row, per)
 
 
@@ -378,12 +381,25 @@ def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout):
     matrix resolves.
     """
     code, a, b, reach = rule
-    N, unit = len(mu), layout.unit
+    N, unit, largest_step = len(mu), layout.unit, layout.largest_step
+    start, sequence, weight, log_weight, plain = (
+        layout.start, layout.sequence, layout.weight, layout.log_weight, layout.plain
+    )  # fmt: skip
+    score_gap, log_gap, inverse_gap, log_length = (
+        layout.score_gap,
+        layout.log_gap,
+        layout.inverse_gap,
+        layout.log_length,
+    )
+    best, exponential = layout.optimal_score, layout.exponential
     p, force = np.empty(N), np.empty(N)  # force: <V_k, -grad L> e^-c, in the row's unit
     row, per = np.empty((3, len(layout.sequence))), np.empty((3, len(layout.offset)))
     path = 0.0
     for t in range(t0, t1):
-        c = fill_weights(mu, layout, p, row, per)
+        c = fill_weights(
+            mu, start, sequence, weight, log_weight, plain, score_gap, log_gap, inverse_gap, log_length, best, exponential,
+            p, row, per,
+        )  # fmt: skip
         gram_times(gram, p, force)
         if c == -np.inf:
             break  # exactly zero gradient: every rule stays
@@ -393,17 +409,17 @@ def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout):
         if not square > CANCELLED:
             return path, np.nan, t
         norm = math.sqrt(square)
-        log_gap = log_loss_gap(layout, row, per) if code == POLYAK else 0.0
+        excess = log_loss_gap(layout, row, per) if code == POLYAK else 0.0
         if code == NORMALIZED_GD:
             h = a if b == 0.0 else a * (t + 1.0) ** -b
         else:
-            log_h = log_step(code, a, b, t, c, norm, log_gap)
+            log_h = log_step(code, a, b, t, c, norm, excess)
             h = math.exp(log_h) if log_h < 700.0 else np.inf
         if code == GRADIENT_DESCENT and h < HALF_ULP * (reach + path):
             break  # W + h is W: the path counts what is taken, and all later steps are this one
         lost = code != GRADIENT_DESCENT and h * RESOLVED < reach + path
-        if lost or not h <= layout.largest_step:
-            return path, log_step(code, a, b, t, c, norm, log_gap), t
+        if lost or not h <= largest_step:
+            return path, log_step(code, a, b, t, c, norm, excess), t
         size = h / norm
         path += h
         for k in range(N):

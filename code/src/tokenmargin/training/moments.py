@@ -110,7 +110,7 @@ class Adam:
 
     def moves(self, d: int):
         """A function (G, c) -> W_{t+1} - W_t that remembers its calls; e^c G = -grad L(W_t), G of shape (d, d)."""
-        m, v = Moment(self.beta1, np.zeros((d, d))), Moment(self.beta2, np.zeros((d, d)))
+        m, v = (Moment(self.beta1, np.zeros((d, d))), Moment(self.beta2, np.zeros((d, d))))
         log_eps = math.log(self.eps) if self.eps > 0.0 else -math.inf
         steps = count(1)
 

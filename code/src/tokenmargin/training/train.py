@@ -81,16 +81,5 @@ def train(
     weights, margins, path, h, log_norm, log_gap = (np.array(column) for column in zip(*rows, strict=True))
     coefficients, matrices = (weights, None) if form == "gram" else (None, weights)
     return Trajectory(
-        problem,
-        step,
-        loss,
-        times[: len(rows)],
-        coefficients,
-        matrices,
-        start,
-        margins,
-        path,
-        h,
-        log_norm,
-        log_gap,
+        problem, step, loss, times[: len(rows)], coefficients, matrices, start, margins, path, h, log_norm, log_gap
     )
