@@ -9,7 +9,7 @@ import numpy as np
 
 from ..data.constraints import Constraints
 from ..data.problem import TokenProblem
-from ..errors import InvalidProblemError, TokenMarginError
+from ..errors import InvalidProblemError, TokenMarginError, UnboundedStepError
 from ..model.attention import gradient, infimum, loss_value
 from ..model.losses import Loss
 from ..types import Array
@@ -85,7 +85,12 @@ class State(ABC):
         direction, norm = self.direction()
         if norm == 0.0:
             return False
-        h = self.step.effective_step(t, c + math.log(norm), log_gap)
+        try:
+            h = self.step.effective_step(t, c + math.log(norm), log_gap)
+        except UnboundedStepError:
+            if not isinstance(self.step, Polyak):
+                raise
+            raise self.refusal(t, math.log(self.step.theta) + log_gap - c - math.log(norm)) from None
         if not h >= 0.0:
             raise ValueError(f"at iteration {t} the rule {self.step!r} gives the step {h}; it must be a number >= 0.")
         prescribed = isinstance(self.step, NormalizedGD | Polyak)

@@ -84,10 +84,6 @@ def test_raw_pixels_under_a_decoder_that_scores_in_the_hundreds(form):
     assert train(data, NormalizedGD(0.001), 2000, form=form).path_length[-1] == pytest.approx(2.0, rel=1e-12)
 
 
-def zero_query(tokens):
-    return np.array([[[1.0, 0.0]], [[0.0, 0.0]]])[: len(tokens)]
-
-
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", ["zero query", "copy of the optimal token", "copies of a wrong token"])
 def test_constraints_without_force_do_not_stop_the_others(case, form):
@@ -107,7 +103,7 @@ def test_constraints_without_force_do_not_stop_the_others(case, form):
     check(data, NormalizedGD(5.0), 30, form=form, rtol=1e-8)
     run = train(data, NormalizedGD(0.5), 3000, form=form)
     assert run.path_length[-1] == pytest.approx(1500.0, rel=1e-12)
-    assert np.linalg.norm(run.W()) > 1400.0
+    assert np.linalg.norm(run.W()) > 1300.0
 
 
 # --- The table --------------------------------------------------------------------------------------------------------
