@@ -110,6 +110,9 @@ class Constraints(RankOne):
     tokens: Array
     queries: Array
 
+    def __len__(self) -> int:
+        return len(self.sequence)  # no vector is formed for it
+
     @classmethod
     def of_vectors(cls, vectors: ArrayLike) -> Constraints:
         """The constraints <s_k, w> >= 1 of vectors s_k, shape (N, d): sequences of s_k and the zero token, the query 1."""
