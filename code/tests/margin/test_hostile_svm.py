@@ -266,3 +266,9 @@ def test_vectors_are_constraints_with_the_query_one(seed):
     np.testing.assert_array_equal(c.gram, S @ S.T)
     assert is_separable(c)
     assert not is_separable(Constraints.of_vectors(np.vstack([S, -S[:1]])))
+
+
+def test_counting_constraints_forms_no_vector():
+    c = gaussian(3, 3, 6, seed=0).constraints
+    assert len(c) == 6
+    assert not {"difference", "query_vector", "units"} & set(vars(c))

@@ -70,6 +70,14 @@ class Units(RankOne):
             return np.ldexp(self.mantissa[least] / self.mantissa, self.exponent[least] - self.exponent)
 
 
+def _lengths(rows: Array) -> Array:
+    """Norms of rows, at any scale: unscaled where their squares can be held."""
+    lengths = np.linalg.norm(rows, axis=1)
+    lost = ~((lengths > 1e-140) & (lengths < 1e140))
+    lengths[lost] = unit_rows(rows[lost])[1]
+    return lengths
+
+
 def unit_rows(rows: Array) -> tuple[Array, Array]:
     """Rows of norm one and the norms, by the largest entry first: squares neither over- nor underflow."""
     largest = np.abs(rows).max(axis=1)
@@ -102,6 +110,9 @@ class Constraints(RankOne):
     tokens: Array
     queries: Array
 
+    def __len__(self) -> int:
+        return len(self.sequence)  # no vector is formed for it
+
     @classmethod
     def of_vectors(cls, vectors: ArrayLike) -> Constraints:
         """The constraints <s_k, w> >= 1 of vectors s_k, shape (N, d): sequences of s_k and the zero token, the query 1."""
@@ -126,7 +137,7 @@ class Constraints(RankOne):
     def norms(self) -> Array:
         """||V_k||_F, shape (N,)."""
         with np.errstate(over="ignore", under="ignore"):
-            return np.ldexp(self.units.mantissa, self.units.exponent)
+            return _lengths(self.difference) * _lengths(self.query_vector)
 
     @cached_property
     def units(self) -> Units:
