@@ -38,6 +38,7 @@ class State(ABC):
     """
 
     mu: Array
+    exact = True  # refuses a prescribed step that rounding would lose
 
     def __init__(self, problem: TokenProblem, step: Step, W0: Array, loss: Loss):
         self.problem, self.step, self.loss = problem, step, loss
@@ -93,7 +94,7 @@ class State(ABC):
             raise self.refusal(t, math.log(self.step.theta) + log_gap - c - math.log(norm)) from None
         if not h >= 0.0:
             raise ValueError(f"at iteration {t} the rule {self.step!r} gives the step {h}; it must be a number >= 0.")
-        prescribed = isinstance(self.step, NormalizedGD | Polyak)
+        prescribed = self.exact and isinstance(self.step, NormalizedGD | Polyak)
         if h > self.layout.largest_step:
             raise self.refusal(t, math.log(h))
         if prescribed and h * RESOLVED < self.reach:
@@ -216,6 +217,8 @@ class MatrixState(State):
 
 class ReferenceState(State):
     """The equations of `attention` as they stand: float64, no log scale. Stalls where 1 - s_opt rounds to zero."""
+
+    exact = False
 
     def setup(self, W0: Array) -> None:
         self.W = W0.copy()
