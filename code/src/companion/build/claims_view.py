@@ -27,6 +27,7 @@ from companion.chapter.claims import KINDS, MIME, SOURCES, STATUSES
 
 TABLE_PAGE = "book/claims"
 WORDS = {"source": SOURCES, "kind": KINDS, "status": STATUSES}
+INLINE = {"a", "b", "span"}
 PIECES = re.compile(r"\$(?P<math>[^$]+)\$|`(?P<code>[^`]+)`")
 
 Content = str | nodes.Node
@@ -51,7 +52,7 @@ def visit_element(self: HTML5Translator, node: element) -> None:
 
 def depart_element(self: HTML5Translator, node: element) -> None:
     """Close the HTML element."""
-    self.body.append(f"</{node['tag']}>\n")
+    self.body.append(f"</{node['tag']}>" + ("" if node["tag"] in INLINE else "\n"))
 
 
 def prose(words: str) -> list[nodes.Node]:
