@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,8 +17,12 @@ BLOCK = 256  # rows of the constraints' Gram matrix that are formed at once
 class RankOne:
     """Matrices V_k = difference_k query_vector_k', k = 1..N, none of which is ever formed."""
 
-    difference: Array
-    query_vector: Array
+    if TYPE_CHECKING:  # fields of one kind of constraints, made when asked for by the other
+
+        @property
+        def difference(self) -> Array: ...
+        @property
+        def query_vector(self) -> Array: ...
 
     def __len__(self) -> int:
         return len(self.query_vector)

@@ -47,6 +47,16 @@ def read_npz(path: str | os.PathLike, *, memory: int | None = None) -> tuple[Seq
     ------
     BadFileError
         One line: the file, the array, and what to change.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from tokenmargin.data.npz import read_npz, write_example
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sequences, decoder = read_npz(write_example(Path(folder) / "example.npz"))
+    >>> sequences, decoder is None
+    (Sequences(n=8, T=5, d=64, Q=1), True)
     """
     path = Path(path)
     arrays = _load(path, _limit(memory))

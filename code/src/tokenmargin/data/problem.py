@@ -43,6 +43,14 @@ class TokenProblem(Sequences):
     Notes
     -----
     Scores gamma_it = y_i u' x_it (u' v_it with values v); optimal token opt_i = argmax_t gamma_it (setting and notation).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tokenmargin as tm
+    >>> problem = tm.TokenProblem(np.eye(4).reshape(2, 2, 4), [1, -1], decoder=[1.0, 0.0, 0.0, -2.0])
+    >>> problem.optimal.tolist(), problem.optimal_scores.tolist()
+    ([0, 1], [1.0, 2.0])
     """
 
     decoder: Array

@@ -47,6 +47,13 @@ class Sequences:
     Notes
     -----
     The arrays are kept as read-only copies, zero where a mask is False. Source: setting and notation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tokenmargin as tm
+    >>> tm.Sequences(np.eye(6).reshape(2, 3, 6), [1, -1])
+    Sequences(n=2, T=3, d=6, Q=1)
     """
 
     tokens: Array

@@ -31,6 +31,12 @@ def orthogonal(
     ------
     ValueError
         If d is too small for orthogonal tokens.
+
+    Examples
+    --------
+    >>> import tokenmargin as tm
+    >>> tm.conditions(tm.orthogonal(3, 2, 8, seed=1)).acute
+    True
     """
     if n * T > d:
         raise ValueError(f"d = {d} is too small for n T = {n * T} orthogonal tokens: choose d >= {n * T}.")
@@ -40,7 +46,14 @@ def orthogonal(
 
 
 def gaussian(n: int, T: int, d: int, *, seed: int, scores: Scores = "equal", Q: int = 1) -> TokenProblem:
-    """Tokens N(0, I/d), of norm near 1 and nearly orthogonal for large d; arguments as in `orthogonal`."""
+    """Tokens N(0, I/d), of norm near 1 and nearly orthogonal for large d; arguments as in `orthogonal`.
+
+    Examples
+    --------
+    >>> import tokenmargin as tm
+    >>> tm.gaussian(5, 4, 100, seed=0)
+    TokenProblem(n=5, T=4, d=100, Q=1)
+    """
     rng = np.random.default_rng(seed)
     return _with_scores(rng.standard_normal((n, T, d)) / np.sqrt(d), rng, scores, Q)
 
@@ -86,7 +99,7 @@ def _with_scores(tokens: np.ndarray, rng: np.random.Generator, scores: Scores, Q
     """
     n, T, _ = tokens.shape
     if scores == "equal":
-        gamma = (np.arange(T) == rng.integers(T, size=n)[:, None]).astype(float)
+        gamma = (np.arange(T) == np.asarray(rng.integers(T, size=n))[:, None]).astype(float)
     elif scores == "gaussian":
         gamma = rng.standard_normal((n, T))
     else:

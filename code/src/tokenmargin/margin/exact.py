@@ -163,7 +163,7 @@ def _solve(rows: _Rows, passive: list[int]) -> tuple[Integers, int]:
     if not passive:
         return [], 1
     right = flint.fmpq_mat(flint.fmpz_mat(len(passive), 1, [rows.bound[k] for k in passive]))
-    solution = flint.fmpq_mat(_normal_matrix(rows, passive)).solve(right, algorithm="dixon")
+    solution = flint.fmpq_mat(_normal_matrix(rows, passive)).solve(right, algorithm="dixon")  # type: ignore[call-arg]
     numerators, denominator = solution.numer_denom()
     return [int(value) for value in numerators.entries()], int(denominator)
 

@@ -136,6 +136,14 @@ def solve_token_svm(
     scale. Where rounding could decide, the problem is solved in rational arithmetic (`exact`), if it is small enough.
     Sources: Lawson & Hanson, Solving Least Squares Problems (1974), chapter 23 (least-distance programming); Kim & Park,
     Fast nonnegative matrix factorization, SIAM J. Sci. Comput. 33 (2011) (block principal pivoting).
+
+    Examples
+    --------
+    >>> import tokenmargin as tm
+    >>> problem = tm.gaussian(5, 4, 100, seed=0)
+    >>> svm = tm.solve_token_svm(problem)
+    >>> bool(abs(svm.margins.min() - 1.0) < 1e-9), bool(svm.certificate() < 1e-9)
+    (True, True)
     """
     constraints = problem.constraints if selection is None else problem.constraints_of(selection)
     return solve_constraints(constraints, method=method, tolerance=tolerance)
@@ -240,7 +248,7 @@ def _vertex(scaled: _Scaled, weights: Array) -> Array:
     chosen = np.flatnonzero(weights > 0.0)
     U = np.einsum("kd,ke->kde", scaled.units.difference[chosen], scaled.units.query_vector[chosen])
     x = np.zeros(len(weights))
-    x[chosen] = hull_weights(np.linalg.qr(U.reshape(len(chosen), -1).T, mode="r"), scaled.bounds[chosen])
+    x[chosen] = hull_weights(np.asarray(np.linalg.qr(U.reshape(len(chosen), -1).T, mode="r")), scaled.bounds[chosen])
     return x
 
 

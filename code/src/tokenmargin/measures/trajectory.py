@@ -16,6 +16,16 @@ def direction_error(trajectory: Trajectory, svm: TokenSVM) -> Array:
 
     Computed from the difference of the normalised matrices (in coefficient form, of the coefficients), so that it
     resolves errors far below the 1e-8 at which sqrt(2 - 2 cos) stops.
+
+    Examples
+    --------
+    >>> import tokenmargin as tm
+    >>> problem = tm.gaussian(5, 4, 100, seed=0)
+    >>> svm = tm.solve_token_svm(problem)
+    >>> run = tm.train(problem, tm.NormalizedGD(0.1), 2000)
+    >>> limit = tm.direction_error(run, svm)[-1] * run.norms[-1]
+    >>> bool(abs(limit / tm.e_inf(problem, svm) - 1.0) < 1e-4)
+    True
     """
     return np.array([_direction_error(trajectory, svm, k) for k in range(len(trajectory))])
 

@@ -94,7 +94,7 @@ def run(
     W0 : array, shape (d, d), optional
         Start, read exactly; default zero.
     """
-    rows = []
+    rows, wanted = [], set(np.asarray(record).tolist())
     with mpmath.workdps(digits):
         X, Z = _number(problem.tokens), _number(problem.queries)
         W = _number(np.zeros((problem.d, problem.d)) if W0 is None else np.asarray(W0, dtype=float))
@@ -105,7 +105,7 @@ def run(
             f = forces(problem, a, loss)
             descent = sum((f[i] @ X[i]).T @ Z[i] for i in range(problem.n))
             norm, gap = (mpmath.sqrt((descent * descent).sum()), _loss_gap(problem, a, loss))
-            if t in record:
+            if t in wanted:
                 rows.append((np.asarray(W, dtype=float), float(path), _log(norm), _log(gap), _log_off(problem, a)))
             if norm > 0:
                 h = mpmath.mpf(step(t, norm, gap))
@@ -131,9 +131,46 @@ def polyak(theta: float, cap: float | None = None) -> Callable:
 def normalized_gd(
     problem: TokenProblem, eta: float, record: ArrayLike, loss: Loss = "logistic", *, digits: int
 ) -> tuple[Array, Array]:
-    """Matrices (K, d, d) and log off-attention (K, n, Q) of a `run` by normalised steps of length eta from zero."""
-    exact = run(problem, normalized(eta), record, loss=loss, digits=digits)
-    return exact.matrices, exact.log_off_attention
+    """Run W_{t+1} = W_t - eta grad L/||grad L|| from zero in coefficients of the features, every operation with
+    `digits` decimal digits: as `run`, at a cost that does not depend on d.
+
+    Parameters
+    ----------
+    record : int array, shape (K,), increasing
+        Iterations to record; the run ends at the last.
+
+    Returns
+    -------
+    matrices : array, shape (K, d, d)
+        W_t rounded to float64.
+    log_off_attention : array, shape (K, n, Q)
+        log(1 - s_iq,opt); nan for masked queries.
+    """
+    matrices, off, wanted = [], [], set(np.asarray(record).tolist())
+    shape = (problem.n, problem.Q, problem.T)
+    with mpmath.workdps(digits):
+        gram = _exact_feature_gram(problem)
+        C = _number(np.zeros(len(gram)))
+        for t in range(int(np.max(record)) + 1):
+            a = (gram @ C).reshape(shape)
+            if t in wanted:
+                matrices.append(_matrix(problem, np.asarray(C, dtype=float).reshape(shape)))
+                off.append(_log_off(problem, a))
+            f = forces(problem, a, loss).reshape(-1)
+            C = C + (mpmath.mpf(eta) / mpmath.sqrt(f @ (gram @ f))) * f
+    return np.array(matrices), np.array(off)
+
+
+def _exact_feature_gram(problem: TokenProblem) -> Array:
+    """`TokenProblem.feature_gram` in the working precision."""
+    x = _number(np.repeat(problem.tokens[:, None], problem.Q, axis=1).reshape(-1, problem.d))
+    z = _number(np.repeat(problem.queries[:, :, None], problem.T, axis=2).reshape(-1, problem.d))
+    return (x @ x.T) * (z @ z.T)
+
+
+def _matrix(problem: TokenProblem, C: Array) -> Array:
+    """sum_iqt C_iqt x_it z_iq', shape (d, d)."""
+    return np.einsum("iqt,itd,iqe->de", C, problem.tokens, problem.queries, optimize=True)
 
 
 def joint(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -276,8 +277,8 @@ def relative_smoothness(problem: TokenProblem, mu: Array, h: float, measure: Mea
     norm = np.sqrt(p @ gram @ p)
     move = gram @ p / norm  # <V_k, G>
     if measure == "optimal":
-        change = scaled_gap(problem, mu + h * move, shift) - scaled_gap(problem, mu, shift)
-        return float(2.0 * abs(change / norm + h) / h**2)
+        fall = scaled_gap(problem, mu + h * move, shift) - scaled_gap(problem, mu, shift)
+        return float(2.0 * abs(fall / norm + h) / h**2)
     if measure == "path":
         return float(
             max((p - scaled_weights(problem, mu + s * h * move, shift)) @ move / s for s in FRACTIONS) / h / norm
@@ -286,11 +287,16 @@ def relative_smoothness(problem: TokenProblem, mu: Array, h: float, measure: Mea
     return float(2.0 * np.sqrt(change @ gram @ change) / (h * norm))
 
 
+def _excess(problem: TokenProblem, mu: Array, measure: Measure, h: float) -> float:
+    """h M(W, W + hG)/||grad L|| - 1, zero for an adapted step."""
+    return h * relative_smoothness(problem, mu, h, measure) - 1.0
+
+
 def adapted_lengths(problem: TokenProblem, measure: Measure, count: int) -> Array:
     """Lengths h of `count` steps that solve h M/||grad L|| = 1 on attention, from W = 0; shape (count,)."""
     mu, lengths = np.zeros(len(problem.constraints)), []
     for _ in range(count):
-        h = _crossing(lambda h, mu=mu: h * relative_smoothness(problem, mu, h, measure) - 1.0, 1.0)
+        h = _crossing(partial(_excess, problem, mu, measure), 1.0)
         p = scaled_weights(problem, mu, mu.min())
         mu = mu + h * problem.constraints.gram @ p / np.sqrt(p @ problem.constraints.gram @ p)
         lengths.append(h)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import expit, log_softmax
@@ -20,7 +20,7 @@ from ..margin.token_svm import is_separable
 from ..types import Array
 
 Norm = Literal["fro", "nuc"]
-DUAL_ORDER = {"fro": "fro", "nuc": 2}
+DUAL_ORDER: dict[str, Any] = {"fro": "fro", "nuc": 2}
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +84,9 @@ def solve_norm_svm(V: Array, norm: Norm, equal: Array | None = None, tolerance: 
         raise SolverError(f"the {norm} SVM stopped with status {program.status!r}: rescale the tokens.")
     duals = np.asarray(bounds[0].dual_value)
     combined = np.tensordot(duals, V, 1)
-    if len(bounds) > 1:  # cvxpy's Lagrangian adds nu (E w), so the sign is the opposite of lambda's
+    if equal is not None:  # cvxpy's Lagrangian adds nu (E w), so the sign is the opposite of lambda's
         combined = combined - np.tensordot(np.asarray(bounds[1].dual_value), equal, 1)
-    value = float(np.linalg.norm(W.value, norm))
+    value = float(np.linalg.norm(np.asarray(W.value), norm))
     primal = 1.0 - np.tensordot(V, W.value, 2).min()
     dual = worst(np.linalg.norm(combined, DUAL_ORDER[norm]) - 1.0, -duals.min())
     svm = NormSVM(W.value, value, duals, (primal, dual, abs(value - duals.sum()) / value))

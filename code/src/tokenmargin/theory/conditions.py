@@ -61,6 +61,14 @@ def conditions(problem: TokenProblem, W: ArrayLike | None = None, *, rounding: f
     ------
     FloatRangeError
         If a difference of scores or tokens is beyond the largest float.
+
+    Examples
+    --------
+    >>> import tokenmargin as tm
+    >>> problem = tm.gaussian(5, 4, 100, seed=0)
+    >>> found = tm.conditions(problem)
+    >>> found.equal_scores, found.acute, found.entered
+    (True, False, True)
     """
     spread, gap = _spread_and_gap(problem)
     with np.errstate(over="ignore"):
@@ -84,9 +92,8 @@ def _spread_and_gap(problem: TokenProblem) -> tuple[Array, Array]:
     lowest = np.where(problem.mask, problem.scores, np.inf).min(axis=1)
     with np.errstate(over="ignore", invalid="ignore"):
         spread, gap = problem.second_scores - lowest, problem.optimal_scores - problem.second_scores
-    return tuple(
-        require_finite("the difference of two scores", x, "divide the decoder by its norm") for x in (spread, gap)
-    )
+    what, advice = "the difference of two scores", "divide the decoder by its norm"
+    return require_finite(what, spread, advice), require_finite(what, gap, advice)
 
 
 def worst_cosine(c: Constraints, entries: int = 1 << 22) -> tuple[float, int, int]:

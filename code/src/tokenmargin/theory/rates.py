@@ -69,6 +69,15 @@ def rates(problem: TokenProblem, svm: TokenSVM, step: Step, t: ArrayLike, loss: 
         law.
     ValueError
         If an iteration is not a positive finite number.
+
+    Examples
+    --------
+    >>> import tokenmargin as tm
+    >>> problem = tm.gaussian(5, 4, 100, seed=0)
+    >>> svm = tm.solve_token_svm(problem)
+    >>> laws = tm.rates(problem, svm, tm.NormalizedGD(0.1), [1000.0, 2000.0])
+    >>> laws.norm.tolist()
+    [100.0, 200.0]
     """
     t = np.atleast_1d(np.asarray(t, dtype=float))
     if not (np.isfinite(t) & (t > 0.0)).all():

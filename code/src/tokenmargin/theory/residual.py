@@ -89,6 +89,13 @@ def e_inf(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> floa
     AssumptionError
         If some constraint is not a support vector: then the limit depends on the path, and `e_active` is its known part.
         Also where `residual_limit` refuses.
+
+    Examples
+    --------
+    >>> import tokenmargin as tm
+    >>> problem = tm.gaussian(5, 4, 100, seed=0)
+    >>> round(tm.e_inf(problem, tm.solve_token_svm(problem)), 5)
+    1.93069
     """
     require_all_support(svm)
     return e_active(problem, svm, loss)
@@ -177,6 +184,13 @@ def stability_threshold(svm: TokenSVM) -> float:
     ------
     AssumptionError
         Where `curvatures` refuses, or if a single support vector leaves no direction to oscillate in.
+
+    Examples
+    --------
+    >>> import tokenmargin as tm
+    >>> problem = tm.gaussian(5, 4, 100, seed=0)
+    >>> round(tm.stability_threshold(tm.solve_token_svm(problem)), 5)
+    4.11171
     """
     return 2.0 * svm.norm / lambda_max(svm)
 

@@ -69,6 +69,17 @@ def from_npz(path: str | os.PathLike, *, steps: int = 2000, memory: int | None =
     ------
     BadFileError
         One line: the file, and what to change.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from tokenmargin.data.npz import write_example
+    >>> from tokenmargin.training.decoder import from_npz
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     problem = from_npz(write_example(Path(folder) / "example.npz"), steps=200)
+    >>> problem
+    TokenProblem(n=8, T=5, d=64, Q=1)
     """
     try:
         return problem_of(*read_npz(path, memory=memory), steps=steps)

@@ -115,6 +115,14 @@ def train_joint(
     Notes
     -----
     Where a gradient is exactly zero (that of W at the start, as u_0 = 0) its matrix stays.
+
+    Examples
+    --------
+    >>> import tokenmargin as tm
+    >>> problem = tm.gaussian(5, 4, 100, seed=0)
+    >>> run = tm.train_joint(problem, 500)
+    >>> bool(run.log_loss[-1] < run.log_loss[0]), run.u().shape
+    (True, (100,))
     """
     known_loss(loss)
     require_positive("eta0", eta0)
@@ -139,7 +147,7 @@ def train_joint(
     state = [np.zeros(n * T) for _ in range(4)]  # C, b, logits, u'x
     walked, rows, paths = np.zeros(2), [], []
     for t0, t1 in zip([0, *times[:-1]], times, strict=True):
-        walked = walked + _advance(
+        walked = walked + _advance(  # type: ignore[call-arg]
             feature_gram, token_gram, y, there.reshape(-1), T, log_token, log_length, twin, *state, t0, t1,
             eta0, decay, normalizer == "full", loss == "exponential",
         )  # fmt: skip

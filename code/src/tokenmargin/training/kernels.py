@@ -150,7 +150,9 @@ def merged_scores(problem: TokenProblem) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):
         key = np.einsum("itd,d->it", x, np.sqrt(np.arange(2.0, problem.d + 2.0)))  # equal tokens have equal keys
         key = np.sort(np.where(mask, key, np.nan), axis=1)
-        candidates = ((key[:, 1:] == key[:, :-1]) | ~np.isfinite(key[:, 1:]) & mask.all(axis=1)[:, None]).any(axis=1)
+        candidates = ((key[:, 1:] == key[:, :-1]) | ~np.isfinite(key[:, 1:]) & mask.all(axis=1, keepdims=True)).any(
+            axis=1
+        )
     for i in np.flatnonzero(candidates):
         equal = (x[i][:, None] == x[i][None]).all(axis=2) & mask[i]
         repeated = mask[i] & (equal.sum(axis=1) > 1)

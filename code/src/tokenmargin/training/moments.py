@@ -177,7 +177,7 @@ def train_with_moments(
             change = move(G, c)
             h = float(np.linalg.norm(change))
         if not h <= layout.largest_step:
-            raise unbounded_step(t, math.log(h) if h > 0.0 else math.inf, layout.largest_step / RESOLVED, step=rule)
+            raise unbounded_step(t, math.log(h) if h > 0.0 else math.inf, layout.largest_step / RESOLVED)
         if t in wanted:
             norm = np.linalg.norm(G)
             log_norm = c + math.log(norm) if norm > 0.0 else -math.inf

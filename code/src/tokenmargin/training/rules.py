@@ -28,6 +28,14 @@ class GradientDescent:
     """h_t = eta ||grad L(W_t)||: W_{t+1} = W_t - eta grad L(W_t).
 
     Any eta > 0 is allowed: the one-clock theorem needs no smoothness.
+
+    Examples
+    --------
+    >>> import tokenmargin as tm
+    >>> problem = tm.gaussian(5, 4, 100, seed=0)
+    >>> run = tm.train(problem, tm.GradientDescent(1.0), 100)
+    >>> bool(run.log_loss_gap[-1] < run.log_loss_gap[0])
+    True
     """
 
     eta: float
@@ -45,6 +53,14 @@ class NormalizedGD:
 
     decay = 0 is constant-step NGD; decay = 1/2 is NGD with 1/sqrt(t+1). The path length diverges only for
     decay <= 1, so larger ones are refused.
+
+    Examples
+    --------
+    >>> import tokenmargin as tm
+    >>> problem = tm.gaussian(5, 4, 100, seed=0)
+    >>> run = tm.train(problem, tm.NormalizedGD(0.1), 100)
+    >>> round(float(run.path_length[-1]), 9)
+    10.0
     """
 
     eta: float
@@ -68,6 +84,15 @@ class Polyak:
     L* is the infimum over W, `model.attention.infimum`: it is positive, and reached only as ||W|| -> infinity. With
     L* = 0 the steps would be far too long. Without a cap the step is unbounded near a saturated wrong token, where
     the loss gap is O(1) and the gradient exponentially small; the cap is the SPS_max rule of Loizou et al. (2021).
+
+    Examples
+    --------
+    >>> import tokenmargin as tm
+    >>> problem = tm.gaussian(5, 4, 100, seed=0)
+    >>> run = tm.train(problem, tm.Polyak(0.5), 500)
+    >>> svm = tm.solve_token_svm(problem)
+    >>> round(float(run.effective_steps[-1] / (0.5 * svm.norm)), 6)
+    1.0
     """
 
     theta: float = 1.0

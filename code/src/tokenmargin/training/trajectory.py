@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +14,6 @@ from ..data.sequences import numbers
 from ..errors import InvalidProblemError
 from ..model.losses import Loss
 from ..types import Array
-from .rules import Step
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Trajectory:
     """
 
     problem: TokenProblem
-    step: Step
+    step: Any
     loss: Loss
     iterations: Array
     coefficients: Array | None
@@ -61,6 +61,7 @@ class Trajectory:
         """W_t at record k (default the last), shape (d, d)."""
         if self.matrices is not None:
             return self.matrices[k]
+        assert self.coefficients is not None  # one of the two stands for W
         return self.W0 + self.problem.constraints.combine(self.coefficients[k])
 
     @cached_property
