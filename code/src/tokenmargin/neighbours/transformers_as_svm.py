@@ -88,7 +88,7 @@ def solve_norm_svm(V: Array, norm: Norm, equal: Array | None = None, tolerance: 
         combined = combined - np.tensordot(np.asarray(bounds[1].dual_value), equal, 1)
     value = float(np.linalg.norm(np.asarray(W.value), norm))
     primal = 1.0 - np.tensordot(V, W.value, 2).min()
-    dual = worst(np.linalg.norm(combined, DUAL_ORDER[norm]) - 1.0, -duals.min())
+    dual = worst(float(np.linalg.norm(combined, DUAL_ORDER[norm])) - 1.0, -duals.min())
     svm = NormSVM(W.value, value, duals, (primal, dual, abs(value - duals.sum()) / value))
     if not svm.certificate() <= tolerance:
         raise SolverError(
