@@ -54,6 +54,8 @@ def check(data, rule, steps, W0=None, loss="logistic", form="gram", digits=DIGIT
     assert np.linalg.norm(run.W() - W) <= rtol * np.linalg.norm(W)
     assert run.path_length[-1] == pytest.approx(true.path_length[-1], rel=rtol, abs=1e-15 * start)
     for name in ("log_gradient_norm", "log_loss_gap"):
+        if np.isneginf(getattr(true, name)[-1]):
+            continue  # the digits do not resolve it
         assert getattr(run, name)[-1] == pytest.approx(getattr(true, name)[-1], rel=rtol, abs=rtol)
     return run
 
@@ -115,6 +117,8 @@ def test_constraints_without_force_do_not_stop_the_others(case, form):
 @pytest.mark.parametrize("scale", [1e-300, 1e-150, 1e-12, 1.0, 1e3, 1e12, 1e300])
 def test_scores_of_any_scale(scale, rule, loss, form):
     scores = scale * np.array([[1.0, 0.0, 0.3], [0.5, -0.5, 0.0]])
+    if isinstance(rule, GradientDescent):
+        rule = GradientDescent(1.0 / scale)
     equal_or_refused(problem(scores), rule, 6, loss=loss, form=form, rtol=1e-8)
 
 

@@ -28,6 +28,7 @@ from .kernels import (
 from .rules import GradientDescent, NormalizedGD, Polyak, Step, lost_gradient, lost_step, unbounded_step
 
 NO_DIRECTION = 1e-13  # share of sum |p_k| ||V_k|| below which ||grad L|| is rounding
+LARGEST_SCORE = 1e6  # of rules that read loss or gradient: outputs, hence logarithms of slopes, are known to 1e-10
 MODERATE = 1e70  # lengths of constraints within 1e-70..1e70 are counted as they are
 
 
@@ -48,6 +49,8 @@ class State(ABC):
         self.p = np.zeros(len(problem.constraints))
         self.setup(W0)
         require_margins(self.mu)
+        if not isinstance(step, NormalizedGD):
+            require_slopes(problem)
 
     def weights(self) -> tuple[float, float]:
         """Fill p with e^-c p_k at the present margins; return (c, log loss gap)."""
@@ -257,6 +260,16 @@ def unit_gram(constraints: Constraints, unit: Array) -> Array:
     queries = constraints.query_vector / pair
     difference = constraints.difference / (unit[:, None] / pair)
     return (difference @ difference.T) * (queries @ queries.T)
+
+
+def require_slopes(problem: TokenProblem) -> None:
+    """Refuse scores whose rounding the losses' slopes see: rules that read the sizes of loss and gradient need these."""
+    size = float(np.abs(problem.scores[problem.mask]).max())
+    if size > LARGEST_SCORE:
+        raise InvalidProblemError(
+            f"the scores reach {size:.3g}: float64 resolves outputs of that size to {size * 2.0**-53:.1g} only, and loss and "
+            "gradient no better. Give a smaller decoder, or take normalised steps of prescribed length."
+        )
 
 
 def require_margins(mu: Array) -> None:

@@ -329,13 +329,13 @@ def log_loss_gap(layout, row, per):
     logs = np.full(n, -np.inf)  # log(gamma_opt - m_i), where that underflows; then of the loss gaps
     for r in range(len(layout.sequence)):
         i, D = layout.sequence[r], row[1, r]
-        if short[i] + offset[i] < 1e-290 and D > 0.0:
+        if short[i] + offset[i] < 1e-305 and D > 0.0:
             term = row[0, r] + math.log(layout.weight[r] * D)
             high, low = max(logs[i], term), min(logs[i], term)
             logs[i] = high + math.log1p(math.exp(low - high))
     for i in range(n):
         delta = short[i] + offset[i]
-        log_delta = math.log(delta) if delta >= 1e-290 else logs[i]
+        log_delta = math.log(delta) if delta >= 1e-305 else logs[i]
         logs[i] = log_loss_gap_of(delta, log_delta, optimal[i] + offset[i], layout.exponential)
     return log_mean(logs)
 
