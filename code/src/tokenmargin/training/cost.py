@@ -21,15 +21,15 @@ def cost_per_step(problem: TokenProblem) -> dict[str, float]:
 def numbers_held(problem: TokenProblem) -> dict[str, float]:
     """Numbers of 8 bytes that a run of each form holds at its peak, the problem's own arrays and the records left out.
 
-    {"gram": N^2 + N min(N, 256) + 2 N d + 2 d^2, "matrix": max(17 n Q T + n Q d + 4 d^2, 10 n Q T + 6 d^2)}: the Gram matrix,
+    {"gram": N^2 + N min(N, 256) + 2 N d + 2 d^2, "matrix": max(17 n Q T + n Q d + 4 d^2, 10 n Q T + 6 d^2) + 1000}: the Gram matrix,
     the block of rows that is being formed and the constraints' vectors; or, at the larger of two moments, arrays as long as
     the constraints (indices, margins, weights, logits, scores, lengths), the queries turned by W, and W, its start, its
-    copies and its gradient.
+    copies and its gradient, and about a thousand numbers whatever the size.
     """
     N, rows, d = len(problem.constraints), problem.n * problem.Q, problem.d
     gram = N * (N + min(N, BLOCK) + 2.0 * d) + 2.0 * d * d
     matrix = max(rows * (17.0 * problem.T + d) + 4.0 * d * d, 10.0 * rows * problem.T + 6.0 * d * d)
-    return {"gram": gram, "matrix": matrix}
+    return {"gram": gram, "matrix": matrix + 1000.0}
 
 
 def gram_share(problem: TokenProblem) -> float:
