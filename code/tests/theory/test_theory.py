@@ -599,7 +599,7 @@ def test_a_run_with_numbers_that_are_none_gives_no_bound_and_no_residual(solved)
 def test_the_residual_is_orthogonal_to_w_mm_to_its_own_rounding(solved):
     """Far out, rounding of W leaves a part along W_mm that a second projection takes away."""
     problem, svm = solved
-    run = train(problem, NormalizedGD(1e-3), 400, 1e9 * svm.W, record=np.arange(401), form="gram")
+    run = train(problem, NormalizedGD(1.0), 400, 1e9 * svm.W, record=np.arange(401), form="gram")
     unit = svm.W / svm.norm
     for k in range(0, 401, 40):
         R = residual(run, svm, k)
