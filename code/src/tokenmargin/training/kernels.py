@@ -1,6 +1,7 @@
 """Compiled kernels: the gradient's weights in log scale, and steps in coefficient form.
 
-The arithmetic is exact at any ||W||, any scores and any lengths of the tokens. Per row r = (sequence, query) let top be its
+No exponential is formed that could under- or overflow, whatever ||W||, the scores and the lengths of the tokens; what is lost
+is the rounding of margins and scores, and where it would decide, the run is refused (`RESOLVED`). Per row r = (sequence, query) let top be its
 most attended token, g_t = gamma_top - gamma_t, x_t = a_t - a_top <= 0, and b_r = max_t (x_t + log|g_t|). Then
 
     D_r = gamma_top - m_r = e^{b_r} sum_t sign(g_t) e_t / S_r,   e_t = exp(x_t + log|g_t| - b_r) <= 1,   S_r = sum_t e^{x_t},

@@ -1,4 +1,4 @@
-"""Training: `train(problem, step, steps)` runs a step rule exactly to any ||W|| and returns a `Trajectory`."""
+"""Training: `train(problem, step, steps)` runs a step rule in log scale and returns a `Trajectory`."""
 
 from __future__ import annotations
 
