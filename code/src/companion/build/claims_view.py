@@ -27,6 +27,7 @@ from companion.chapter.claims import KINDS, MIME, SOURCES, STATUSES
 
 TABLE_PAGE = "book/claims"
 WORDS = {"source": SOURCES, "kind": KINDS, "status": STATUSES}
+NOT_CONFIRMED = "the statement of its source was not found here"
 INLINE = {"a", "b", "span"}
 PIECES = re.compile(r"\$(?P<math>[^$]+)\$|`(?P<code>[^`]+)`")
 
@@ -118,7 +119,10 @@ class View:
 
     def badges(self, row: Row) -> list[list[Content]]:
         """Kind and status of a claim, each with its meaning as a title."""
-        return [[html("span", row[name], title=WORDS[name][row[name]])] for name in ("kind", "status")]
+        found: list[list[Content]] = [
+            [html("span", row[name], title=WORDS[name][row[name]])] for name in ("kind", "status")
+        ]
+        return found if row["confirms"] else [*found, [html("b", "not confirmed", title=NOT_CONFIRMED)]]
 
     def block(self, row: Row) -> element:
         """One claim on its page."""

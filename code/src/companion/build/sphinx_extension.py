@@ -17,7 +17,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util.fileutil import copy_asset
 from sphinx.util.typing import ExtensionMetadata
 
-from companion.build import claims_view, commit
+from companion.build import claims_view, commit, related_papers
 from companion.build.paths import EXECUTED, ROOT
 from companion.chapter.claims import MIME
 
@@ -127,6 +127,7 @@ def copy_claims(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Sphinx calls this."""
     claims_view.setup(app)
+    related_papers.setup(app)
     app.connect("source-read", read_executed)
     app.connect("doctree-read", add_provenance)
     for finish in (write_figures, copy_mathjax, copy_claims):

@@ -86,6 +86,7 @@ class Claim:
     detail: str | None = None
     kind: str = ""
     status: str = ""
+    confirms: bool = True
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", self.id):
@@ -116,6 +117,8 @@ class Claim:
             raise ClaimIsMalformed(f"claim {self.id!r}: a sentence of the abstract needs the source 'abstract'")
         if self.source == "neighbour" and not self.citation:
             raise ClaimIsMalformed(f"claim {self.id!r}: a neighbour's claim needs a citation, a key of references.bib")
+        if not self.confirms and self.source == "companion":
+            raise ClaimIsMalformed(f"claim {self.id!r}: only a statement from elsewhere can be found not to hold")
         if self.status == "proved" and not (self.theorem or self.citation):
             raise ClaimIsMalformed(f"claim {self.id!r}: what is proved needs a theorem or a citation")
 
@@ -179,6 +182,7 @@ def claim(
     detail: str | None = None,
     kind: str = "",
     status: str = "",
+    confirms: bool = True,
 ) -> None:
     """Check a statement, show the result on the page, and fail the build when it does not hold.
 
@@ -211,6 +215,8 @@ def claim(
         By default what the relation makes it; ``failure`` where a statement loses one of its conditions.
     status : {"proved", "measured", "conjectured"}, optional
         By default ``proved`` when a theorem is named, else ``measured``.
+    confirms : bool
+        False where the claim, by holding, shows that a statement of its source was not found here.
 
     Raises
     ------
@@ -236,6 +242,7 @@ def claim(
         detail=detail,
         kind=kind,
         status=status,
+        confirms=confirms,
     )
     display({"text/plain": str(result), MIME: result.as_dict()}, raw=True)
     if not result.holds and os.environ.get("COMPANION_CLAIMS") != REPORT:
