@@ -10,22 +10,31 @@ BIN := .venv/bin
 ENVIRONMENT := .venv/.ready
 # Characters of code that a page shows without scrolling.
 COLUMN := 89
+CHECK := code/src/companion/build/environment.py
 EXECUTED := _build/executed
 WARM := _build/.warm
 SITE := _build/html/claims.json
 SCIENCE := $(shell find code/src/tokenmargin -name '*.py')
 RUFF := --config code/ruff.toml
 SECONDS := 300
+# Longest time of one cell of a notebook, in seconds.
+TIMEOUT := 900
+export COMPANION_TIMEOUT := $(TIMEOUT)
+# Texts are UTF-8 whatever the locale says.
+export PYTHONUTF8 := 1
 
-.PHONY: book site test fuzz alone run lint format lock lab bench badge badge-check clean help
+.PHONY: sound book site test fuzz faults alone run lint format lock lab bench badge badge-check clean help
 
-book: $(ENVIRONMENT)  ## Execute what changed, render, check: the book is _build/html/index.html
-	@mkdir -p _build && : > _build/executed.log
-	@$(BIN)/python -m companion.build.dependencies
-	@start=$$(date +%s); $(MAKE) --no-print-directory --jobs=$(JOBS) site; \
-	echo "$$(wc -l < _build/executed.log | tr -d ' ') notebooks executed in $$(( $$(date +%s) - start )) s. The book: _build/html/index.html"
+sound: $(ENVIRONMENT)
+	@$(BIN)/python $(CHECK) check $(ENVIRONMENT) || { rm -rf .venv; make --no-print-directory $(ENVIRONMENT); }
 
--include _build/dependencies.mk
+book: sound  ## Execute what changed, render, check: the book is _build/html/index.html
+	@$(BIN)/python -m companion.build.book --jobs $(JOBS)
+
+# Only a whole file is read: a truncated one would break every target.
+ifeq ($(shell tail -n 1 _build/dependencies.mk 2>/dev/null),WHOLE := yes)
+include _build/dependencies.mk
+endif
 
 site: $(SITE)
 	@:
@@ -33,7 +42,6 @@ site: $(SITE)
 $(SITE): $(addprefix $(EXECUTED)/,$(NOTEBOOKS)) $(PAGES) _build/commit
 	@echo "  rendering"
 	@$(BIN)/python -m companion.build.render
-	@touch $@
 
 $(EXECUTED)/%.ipynb: | $(WARM)
 	@$(BIN)/python -m companion.build.execute $*.ipynb $@
@@ -45,20 +53,23 @@ $(WARM): $(SCIENCE) $(ENVIRONMENT)
 	@$(BIN)/python -m tokenmargin.warmup
 	@touch $@
 
-test: $(ENVIRONMENT)  ## Run the tests, warnings as errors
+test: sound  ## Run the tests, warnings as errors
 	@$(BIN)/python -m pytest -c code/pytest.ini code/tests
 
-fuzz: $(ENVIRONMENT)  ## Run the property-based tests with fresh seeds: make fuzz SECONDS=300, or SEED=123 to repeat one
+fuzz: sound  ## Run the property-based tests with fresh seeds: make fuzz SECONDS=300, or SEED=123 to repeat one
 	@$(BIN)/python code/tests/fuzz.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
-alone: $(ENVIRONMENT)  ## Install the package alone in an empty environment, import all of it, run the README's snippet
+faults: sound  ## Disturb the build of a small book: signals, full disks, two builds at once (minutes)
+	@$(BIN)/python -m pytest -c code/pytest.ini -m faults code/tests/companion/test_faults.py
+
+alone: sound  ## Install the package alone in an empty environment, import all of it, run the README's snippet
 	@$(BIN)/python code/tests/alone.py
 
-run: $(ENVIRONMENT) | $(WARM)  ## Execute one chapter anew: make run NOTEBOOK=model P="-p seed 3"
+run: sound | $(WARM)  ## Execute one chapter anew: make run NOTEBOOK=model P="-p seed 3"
 	@test -n "$(NOTEBOOK)" || { echo 'Say which: make run NOTEBOOK=model P="-p seed 3"' >&2; exit 2; }
 	@$(BIN)/python -m companion.build.run $(NOTEBOOK) $(P)
 
-lint: $(ENVIRONMENT)  ## Check code, notebooks and workflows
+lint: sound  ## Check code, notebooks and workflows
 	@$(BIN)/ruff check $(RUFF) code book
 	@$(BIN)/ruff format --check $(RUFF) code
 	@$(BIN)/ruff format --check $(RUFF) --line-length $(COLUMN) book
@@ -67,22 +78,22 @@ lint: $(ENVIRONMENT)  ## Check code, notebooks and workflows
 	@$(BIN)/zizmor --offline --quiet .github/workflows
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
-format: $(ENVIRONMENT)  ## Format the code and clean the notebooks
+format: sound  ## Format the code and clean the notebooks
 	@$(BIN)/ruff check --fix $(RUFF) code book
 	@$(BIN)/ruff format $(RUFF) code
 	@$(BIN)/ruff format $(RUFF) --line-length $(COLUMN) book
 	@$(BIN)/python -m companion.build.clean
 
-badge: $(ENVIRONMENT)  ## Write the README's line of claims and its picture from the built book
+badge: sound  ## Write the README's line of claims and its picture from the built book
 	@$(BIN)/python -m companion.build.badge
 
-badge-check: $(ENVIRONMENT)
+badge-check: sound
 	@$(BIN)/python -m companion.build.badge --check
 
-bench: $(ENVIRONMENT) | $(WARM)  ## Time the engine, the token SVM, large problems and a sweep (BENCH=--record keeps it)
+bench: sound | $(WARM)  ## Time the engine, the token SVM, large problems and a sweep (BENCH=--record keeps it)
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/python code/benchmarks/bench.py $(BENCH)
 
-lab: $(ENVIRONMENT)  ## Open JupyterLab in the book's environment
+lab: sound  ## Open JupyterLab in the book's environment
 	@$(BIN)/jupyter lab book
 
 lock: $(ENVIRONMENT)  ## Compile requirements.in anew (needs uv)
@@ -101,7 +112,7 @@ $(ENVIRONMENT): requirements.txt code/pyproject.toml
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e code; \
 	fi
-	@touch $@
+	@$(BIN)/python $(CHECK) record $@
 
 clean:  ## Remove all that was built (the environment stays)
 	@rm -rf _build

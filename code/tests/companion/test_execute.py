@@ -1,5 +1,7 @@
 """The execution gate, tried on small notebooks that each go wrong in one way."""
 
+import re
+
 import nbformat
 import pytest
 from companion.build import execute as gate
@@ -86,9 +88,41 @@ def test_a_cell_that_did_not_complete_fails(tmp_path):
         gate.gate(book, "small", None, None, tmp_path / "copy.ipynb")
 
 
-def test_a_shell_line_is_refused_because_its_failure_would_be_hidden(run):
-    with pytest.raises(NotebookFailed, match=r"cell 2 \(!false\): a line that begins with !"):
-        run("!false")
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [
+        ("!false", "a shell call (! or !!)"),
+        ("if True:\n    !false", "a shell call"),
+        ("x = !false", "a shell call"),
+        ("!!false", "a shell call"),
+        ("%sx false", "%sx"),
+        ("y = %system false", "%system"),
+        ("%%bash\nfalse", "%bash"),
+        ("%%script sh\nfalse", "%script"),
+        ("%%time\n!false", "a shell call"),
+        ("%%capture\n%%bash\nfalse", "%bash"),
+        ("get_ipython().system('false')", "a shell call"),
+        ("import os; os.system('false')", "os.system"),
+        ("import subprocess as s\nimport subprocess\nsubprocess.call(['false'])", "subprocess.call"),
+    ],
+)
+def test_a_shell_call_is_refused_because_its_failure_would_be_hidden(run, source, named):
+    with pytest.raises(NotebookFailed, match=rf"cell 2 .*: .*{re.escape(named)}.* hides its failure"):
+        run(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "print('!false')",
+        "x = 3\nx != 4",
+        "'%%bash'",
+        "%precision 3",
+        "import subprocess\nsubprocess.run(['true'], check=True)",
+    ],
+)
+def test_what_only_looks_like_a_shell_call_passes(run, source):
+    run(source)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ SETTINGS = SOURCES / "companion" / "build" / "settings.py"
 STAMPS = Path("_build/stamps")
 ENVIRONMENT = "environment"  # the stamp of Python's version and the lock
 LOCK = Path("requirements.txt")
+END = "WHOLE := yes\n"  # Make reads the file only when it ends so
 PROSE = ("*.md", "*.bib", "_static/*")
 
 
@@ -143,7 +144,7 @@ def rules(root: Path) -> str:
     for path in books:
         stamps = [stamp(root, needed) for needed in needs(path, root)]
         lines.append(_line(f"$(EXECUTED)/{path}:", [*stamps, environment]))
-    return "".join(lines)
+    return "".join([*lines, END])
 
 
 def forget_broken(claims: Path) -> None:

@@ -9,9 +9,11 @@ without complaint: so this step is the gate. A notebook that fails is kept as ``
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -21,13 +23,21 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from nbclient.exceptions import CellTimeoutError
 from nbformat import NotebookNode
 
 from companion.build.parameters import ParameterError, convert, parameters_of
 from companion.build.paths import BOOK, relative
 from companion.build.settings import ENVIRONMENT, KERNEL, LANGUAGE
+from companion.build.stopping import end_with_the_build
 
+TIMEOUT = "COMPANION_TIMEOUT"  # seconds that one cell may take, in the environment: make book TIMEOUT=60
+PATIENCE = 900
+SOCKET = 107  # longest path of a socket, on Linux
+KERNELS: list[int] = []  # process ids of running kernels, each the leader of its own process group
+FOLDERS: list[str] = []
 INJECTED = {"papermill-error-cell-tag", "injected-parameters"}
+SHELL_MAGICS = {"!", "sx", "system", "bash", "sh", "script", "perl", "ruby", "html_script", "cmd"}
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -117,6 +127,7 @@ def _papermill(
         def translate(cls, val: object) -> str:
             return repr(val) if isinstance(val, tuple) else super().translate(val)
 
+    seconds = patience()
     papermill_translators.register("python", Literals)
     shutil.copyfile(source, failed)
     try:
@@ -131,10 +142,36 @@ def _papermill(
             config=settings,
             on_cell_start=progress.begin,
             on_cell_executed=progress.end,
+            execution_timeout=seconds,
         )
     except Exception as error:
         return error
     return None
+
+
+def patience() -> int:
+    """Seconds that one cell may take.
+
+    Raises
+    ------
+    ParameterError
+        When the environment gives something else than a whole number above zero.
+    """
+    given = os.environ.get(TIMEOUT, str(PATIENCE))
+    if not given.isdecimal() or int(given) == 0:
+        raise ParameterError(f"The time that a cell may take must be a whole number of seconds above 0, not {given!r}.")
+    return int(given)
+
+
+def put_away() -> None:
+    """Kill the kernels of this process, with what they started, and remove its temporary folders."""
+    for kernel in KERNELS:
+        try:
+            os.killpg(kernel, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue
+    for folder in FOLDERS:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -150,11 +187,20 @@ def _kernel_settings() -> Iterator[object]:
         slow to put its work away (on a busy machine) would take the interrupt for the user's, and say so.
         """
 
+        async def _async_start_kernel(self, **options: object) -> None:
+            await super()._async_start_kernel(**options)
+            KERNELS.append(self.provisioner.pid)  # type: ignore[union-attr]
+
         async def _async_interrupt_kernel(self) -> None:
             if not self.shutting_down:
                 await super()._async_interrupt_kernel()
 
     folder = tempfile.mkdtemp(prefix="companion-")
+    FOLDERS.append(folder)
+    if len(f"{folder}/kernel-1") > SOCKET - len("-10"):  # a long TMPDIR leaves no room for the names of sockets
+        os.rmdir(folder)
+        folder = tempfile.mkdtemp(prefix="companion-", dir="/tmp")
+        FOLDERS[-1] = folder
     os.environ.update(ENVIRONMENT, IPYTHONDIR=f"{folder}/ipython")
     try:
         yield Config(
@@ -163,14 +209,44 @@ def _kernel_settings() -> Iterator[object]:
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        KERNELS.clear()
 
 
 def refuse_shell_commands(notebook: NotebookNode, name: str) -> None:
-    """A line ``!command`` hides its own failure, so it is not let in."""
+    """A shell call whose failure is discarded is not let in, in whatever syntax IPython has for it."""
     for index, cell in enumerate(notebook.cells):
-        if _is_live(cell) and re.search(r"^\s*!", cell.source, re.MULTILINE):
-            reason = "a line that begins with ! hides its failure; use subprocess.run(..., check=True)"
+        if _is_live(cell) and (call := shell_call(cell.source)):
+            reason = f"{call} hides its failure; use subprocess.run(..., check=True)"
             raise NotebookFailed(name, reason, _describe(cell, index))
+
+
+def shell_call(source: str) -> str | None:
+    """The shell call in a cell whose failure would be discarded, as a reader knows it; None when there is none."""
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    try:
+        tree = ast.parse(TransformerManager().transform_cell(source))
+    except SyntaxError:  # execution will say it better
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and (found := _shell(node)):
+            return found
+    return None
+
+
+def _shell(call: ast.Call) -> str | None:
+    """How the syntax tree of a cell shows ``!``, ``!!``, shell magics (in nested calls too), and ``os.system``."""
+    name = ast.unparse(call.func)
+    words = [word.value for word in call.args if isinstance(word, ast.Constant)]
+    if name.endswith((".getoutput", ".system", ".system_raw", ".system_piped")) and "ipython" in name.lower():
+        return "a shell call (! or !!)"
+    if name in {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "subprocess.call"}:
+        return name
+    if name.endswith((".run_line_magic", ".run_cell_magic")) and words and words[0] in SHELL_MAGICS:
+        return f"the magic %{words[0]}"
+    if name.endswith(".run_cell_magic") and len(words) > 2:
+        return shell_call(str(words[2]))
+    return None
 
 
 def gate(notebook: NotebookNode, name: str, error: Exception | None, last: NotebookNode | None, copy: Path) -> None:
@@ -182,6 +258,10 @@ def gate(notebook: NotebookNode, name: str, error: Exception | None, last: Noteb
             if details == reason:
                 raise InputRefused(name, reason)
             raise NotebookFailed(name, reason, _describe(cell, index), f"{details}\n{kept}")
+    if isinstance(error, CellTimeoutError):
+        late = next((i for i, cell in enumerate(cells) if last and cell.id == last.id), 0)
+        reason = f"the cell took longer than {patience()} s; make TIMEOUT=3600 ... gives it an hour"
+        raise NotebookFailed(name, reason, _describe(cells[late], late), kept)
     if error is not None:
         where = next((_describe(cell, i) for i, cell in enumerate(cells) if last and cell.id == last.id), "")
         raise NotebookFailed(name, f"{type(error).__name__}", where, f"{error}\n{kept}")
@@ -221,6 +301,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (NotebookFailed, ParameterError) as problem:
         print(shown(problem), file=sys.stderr, flush=True)
         return 1
+    except OSError as problem:  # a full disk, a folder that cannot be written
+        print(f"\nFAILED {_name(options.source)}: {problem}\n", file=sys.stderr, flush=True)
+        return 1
     return 0
 
 
@@ -230,4 +313,5 @@ def shown(problem: Exception) -> str:
 
 
 if __name__ == "__main__":
+    end_with_the_build(put_away)
     sys.exit(main())

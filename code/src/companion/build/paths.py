@@ -19,7 +19,7 @@ README = ROOT / "README.md"
 def write_whole(path: Path, text: str) -> None:
     """Write `text` to `path` whole or not at all: who reads meanwhile, or after an interruption, sees no half file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".draft")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)

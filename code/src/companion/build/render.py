@@ -15,6 +15,7 @@ from pathlib import Path
 from companion.build.check_site import check
 from companion.build.claims_table import DuplicateClaim, collect, summary, write
 from companion.build.paths import BUILD, HTML, ROOT, relative
+from companion.build.stopping import end_with_the_build
 from companion.build.toc import documents
 
 WORK = BUILD / "render"
@@ -44,7 +45,7 @@ def complaints(log: str) -> str:
 
 
 def swap(new: Path, place: Path = HTML) -> None:
-    """Put the folder `new` in the place of the old pages."""
+    """Put the folder `new` in the place of the old pages; a build that finds only ``html.old`` puts it back."""
     old = place.with_name(f"{place.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if place.exists():
@@ -63,7 +64,7 @@ def main() -> int:
         problems = check(pages)
         if problems:
             raise RenderFailed("The built pages have problems:\n" + "\n".join(map(str, problems)))
-    except (RenderFailed, DuplicateClaim) as problem:
+    except (RenderFailed, DuplicateClaim, OSError) as problem:
         print(f"\nFAILED rendering\n{problem}\nThe last good pages are untouched.\n", file=sys.stderr)
         return 1
     swap(pages)
@@ -72,5 +73,10 @@ def main() -> int:
     return 0
 
 
+def _forget() -> None:
+    shutil.rmtree(WORK, ignore_errors=True)
+
+
 if __name__ == "__main__":
+    end_with_the_build(_forget)
     sys.exit(main())

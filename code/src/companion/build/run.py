@@ -14,9 +14,10 @@ import sys
 from pathlib import Path
 
 from companion.build.claims_table import claims_of
-from companion.build.execute import NotebookFailed, execute, shown
+from companion.build.execute import NotebookFailed, execute, put_away, shown
 from companion.build.page import render_page
 from companion.build.paths import BOOK, RUNS, relative
+from companion.build.stopping import end_with_the_build
 from companion.chapter.claims import REPORT
 
 
@@ -67,4 +68,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    end_with_the_build(put_away)
     sys.exit(main())

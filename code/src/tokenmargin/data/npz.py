@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -150,12 +152,17 @@ def _limit(memory: int | None) -> float:
 
 def _load(path: Path, limit: float) -> dict[str, Array]:
     """The file's arrays, once their headers are found right: names, types, sizes."""
-    _need(path.is_file(), path, f"there is no such file at {path.absolute()}; check the path")
-    _need(zipfile.is_zipfile(path), path, "this is not an .npz file; write it with np.savez(path, X=..., y=...)")
     try:
+        with path.open("rb"):
+            pass
+    except FileNotFoundError:
+        raise BadFileError(f"{path.name}: there is no such file at {path.absolute()}; check the path.") from None
+    except (OSError, ValueError) as error:  # a folder, no permission, a name too long, a zero byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise BadFileError(f"{path.name}: the file cannot be read ({reason}); check the path.") from None
+    _need(zipfile.is_zipfile(path), path, "this is not an .npz file; write it with np.savez(path, X=..., y=...)")
+    with _damaged(path):
         headers = _headers(path)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise BadFileError(f"{path.name}: the file is damaged ({error}); write it again with np.savez.") from None
     for name in ("X", "y"):
         there = ", ".join(headers) or "nothing"
         _need(name in headers, path, f"the array {name!r} is missing (the file has: {there}); save it under that name")
@@ -178,11 +185,23 @@ def _load(path: Path, limit: float) -> dict[str, Array]:
         path,
         f"X of shape {headers['X'][0]} needs about {_gibibytes(need)}, and {_gibibytes(limit)} may be used; keep fewer sequences or coordinates",
     )
+    with _damaged(path), np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in headers}
+
+
+@contextmanager
+def _damaged(path: Path) -> Iterator[None]:
+    """One line for whatever a damaged or foreign archive makes zipfile, its decompressors or NumPy raise.
+
+    That is more than they document: zlib.error, RuntimeError where a password is asked for, NotImplementedError for a
+    method of compression, SyntaxError and tokenize.TokenError for a header.
+    """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in headers}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0]
+        yield
+    except BadFileError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadFileError(f"{path.name}: the file is damaged ({reason}); write it again with np.savez.") from None
 
 
@@ -191,9 +210,11 @@ def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     found = {}
     with zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
+            name = member.removesuffix(".npy")
+            _need(name not in found, path, f"the array {name!r} is there twice; write the file again with np.savez")
             with archive.open(member) as stream:
                 version = np.lib.format.read_magic(stream)
                 read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
                 shape, _, dtype = read(stream)
-            found[member.removesuffix(".npy")] = (shape, dtype)
+            found[name] = (shape, dtype)
     return found
