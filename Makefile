@@ -77,6 +77,7 @@ lint: sound  ## Check code, notebooks and workflows
 	@$(BIN)/mypy --config-file code/mypy.ini
 	@$(BIN)/zizmor --offline --quiet .github/workflows
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
 format: sound  ## Format the code and clean the notebooks
 	@$(BIN)/ruff check --fix $(RUFF) code book

@@ -25,7 +25,7 @@ NOTE = """
 A run outside the book, with its own parameters. Theorems and figures are numbered anew here.
 ```
 """
-REFERENCES = "## References\n\n```{bibliography}\n:style: plain\n:filter: docname in docnames\n```"
+REFERENCES = "## References\n\n```{bibliography}\n:style: author_year\n:filter: docname in docnames\n```"
 
 
 def render_page(notebook: Path, chapter: Path, runs: Path = RUNS) -> Path:

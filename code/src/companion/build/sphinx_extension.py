@@ -17,7 +17,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util.fileutil import copy_asset
 from sphinx.util.typing import ExtensionMetadata
 
-from companion.build import claims_view, commit, related_papers
+from companion.build import bibliography, claims_view, commit, identity, related_papers
 from companion.build.paths import EXECUTED, ROOT
 from companion.chapter.claims import MIME
 
@@ -57,22 +57,33 @@ def add_provenance(app: Sphinx, doctree: nodes.document) -> None:
     path = executed_copy(docname)
     if path is None or app.builder.format != "html":
         return
-    names = {name for name, _ in figures(json.loads(path.read_text()))}
+    cells = {name: number for number, name in figure_cells(json.loads(path.read_text()))}
     for figure in doctree.findall(nodes.figure):
-        name = next((name for name in figure["names"] if name in names), None)
+        name = next((name for name in figure["names"] if name in cells), None)
         if name:
-            line = nodes.raw("", _provenance(docname, name), format="html")
+            line = nodes.raw("", _provenance(docname, name, cells[name]), format="html")
             figure += nodes.legend("", line)
 
 
-def _provenance(docname: str, name: str) -> str:
+def _provenance(docname: str, name: str, cell: int) -> str:
     up = "../" * docname.count("/")
     stem = f"{up}figures/{html.escape(name)}"
+    where, now = identity.repository(), commit.current()
+    version = html.escape(commit.shown())
+    if where and now != commit.UNCOMMITTED:
+        version = f'<a href="{html.escape(where)}/blob/{now}/{docname}.ipynb">{version}</a>'
     return (
-        f'<p class="provenance"><a href="{up}_sources/{docname}.ipynb" download>notebook</a> · '
+        f'<p class="provenance"><a href="{up}_sources/{docname}.ipynb" download>notebook</a>, cell {cell} · '
         f'<a href="{stem}.svg" download>SVG</a> · <a href="{stem}.pdf" download>PDF</a> · '
-        f"<span>{commit.shown()}</span></p>"
+        f"<span>{version}</span></p>"
     )
+
+
+def figure_cells(notebook: dict[str, Any]) -> Iterator[tuple[int, str]]:
+    """Number of the cell, counted from one, and name of each captioned figure of an executed notebook."""
+    for number, cell in enumerate(notebook["cells"], 1):
+        if name := next((name for name, _ in figures({"cells": [cell]})), None):
+            yield number, name
 
 
 def figures(notebook: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -128,6 +139,8 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     """Sphinx calls this."""
     claims_view.setup(app)
     related_papers.setup(app)
+    identity.setup(app)
+    bibliography.setup(app)
     app.connect("source-read", read_executed)
     app.connect("doctree-read", add_provenance)
     for finish in (write_figures, copy_mathjax, copy_claims):
