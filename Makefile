@@ -6,8 +6,9 @@ SHELL := bash
 
 PYTHON ?= python3
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
-BIN := .venv/bin
-ENVIRONMENT := .venv/.ready
+VENV := .venv
+BIN := $(VENV)/bin
+ENVIRONMENT := $(VENV)/.ready
 # Characters of code that a page shows without scrolling.
 COLUMN := 89
 CHECK := code/src/companion/build/environment.py
@@ -23,10 +24,10 @@ export COMPANION_TIMEOUT := $(TIMEOUT)
 # Texts are UTF-8 whatever the locale says.
 export PYTHONUTF8 := 1
 
-.PHONY: sound book site test fuzz faults alone run lint format lock lab bench badge badge-check clean help
+.PHONY: sound book site test fuzz faults verify links newest alone run lint format lock lab bench badge badge-check reference licences clean help
 
 sound: $(ENVIRONMENT)
-	@$(BIN)/python $(CHECK) check $(ENVIRONMENT) || { rm -rf .venv; make --no-print-directory $(ENVIRONMENT); }
+	@$(BIN)/python $(CHECK) check $(ENVIRONMENT) || { rm -rf $(VENV); make --no-print-directory $(ENVIRONMENT); }
 
 book: sound  ## Execute what changed, render, check: the book is _build/html/index.html
 	@$(BIN)/python -m companion.build.book --jobs $(JOBS)
@@ -62,6 +63,18 @@ fuzz: sound  ## Run the property-based tests with fresh seeds: make fuzz SECONDS
 faults: sound  ## Disturb the build of a small book: signals, full disks, two builds at once (minutes)
 	@$(BIN)/python -m pytest -c code/pytest.ini -m faults code/tests/companion/test_faults.py
 
+verify: sound  ## Build twice, in two folders, and compare all bytes (minutes)
+	@$(BIN)/python -m companion.build.verify
+
+links: book  ## Ask every address outside that the book names
+	@$(BIN)/jupyter-book build . --path-output _build/links --builder linkcheck
+
+newest:  ## The book and the tests with the newest versions that requirements.in allows, in an environment of their own
+	@$(PYTHON) -m venv _build/newest
+	@_build/newest/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.in -e code
+	@_build/newest/bin/python $(CHECK) record _build/newest/.ready
+	@$(MAKE) --no-print-directory book test VENV=_build/newest
+
 alone: sound  ## Install the package alone in an empty environment, import all of it, run the README's snippet
 	@$(BIN)/python code/tests/alone.py
 
@@ -90,9 +103,16 @@ badge: sound  ## Write the README's line of claims and its picture from the buil
 
 badge-check: sound
 	@$(BIN)/python -m companion.build.badge --check
+	@$(BIN)/python -m companion.build.reference --check
+
+reference: sound  ## Take the values of the built book's claims as the references (book/reference.json)
+	@$(BIN)/python -m companion.build.reference
 
 bench: sound | $(WARM)  ## Time the engine, the token SVM, large problems and a sweep (BENCH=--record keeps it)
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/python code/benchmarks/bench.py $(BENCH)
+
+licences: sound  ## List the licence of every installed dependency
+	@$(BIN)/python -m companion.build.licences
 
 lab: sound  ## Open JupyterLab in the book's environment
 	@$(BIN)/jupyter lab book
@@ -104,8 +124,8 @@ lock: $(ENVIRONMENT)  ## Compile requirements.in anew (needs uv)
 $(ENVIRONMENT): requirements.txt code/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "The companion needs Python 3.11 or newer; set one: make PYTHON=python3.12 ..." >&2; exit 1; }
-	@echo "  making the environment .venv (about a minute)"
-	@$(PYTHON) -m venv .venv
+	@echo "  making the environment $(VENV) (about a minute)"
+	@$(PYTHON) -m venv $(VENV)
 	@if command -v uv >/dev/null; then \
 	  uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt && \
 	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e code; \

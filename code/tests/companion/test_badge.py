@@ -23,7 +23,7 @@ def book(tmp_path, monkeypatch):
 
 def test_the_line_and_the_picture_are_written(book):
     assert badge.main([]) == 0
-    line = "**1 of 2 claims hold**, checked on every build."
+    line = "**1 of 2 claims hold**, checked on every build: 2 equalities. Whose: 2 of this companion."
     assert (book / "README").read_text() == f"a <!-- claims -->{line}<!-- /claims --> b"
     assert (book / "BOOK" / "_static" / "readme.svg").read_text() == "<svg/>"
 

@@ -29,6 +29,7 @@ from nbformat import NotebookNode
 from companion.build.parameters import ParameterError, convert, parameters_of
 from companion.build.paths import BOOK, relative
 from companion.build.settings import ENVIRONMENT, KERNEL, LANGUAGE
+from companion.build.settle import settle
 from companion.build.stopping import end_with_the_build
 
 TIMEOUT = "COMPANION_TIMEOUT"  # seconds that one cell may take, in the environment: make book TIMEOUT=60
@@ -104,7 +105,9 @@ def execute(source: Path, target: Path, given: dict[str, str] | None = None) -> 
     with _kernel_settings() as settings:
         error = _papermill(source, failed, values, settings, progress)
     progress.say()
-    gate(nbformat.read(failed, as_version=4), name, error, progress.current, failed)
+    executed = nbformat.read(failed, as_version=4)
+    gate(executed, name, error, progress.current, failed)
+    nbformat.write(settle(executed), failed)
     failed.replace(target)
 
 
