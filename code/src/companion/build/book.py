@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -70,7 +71,8 @@ def make(jobs: int) -> int:
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(signal.Signals(number).name)
 
-    command = ["make", "--no-print-directory", f"--jobs={jobs}", "site"]
+    variables = shlex.split(os.environ.get("MAKEFLAGS", "").partition("-- ")[2])  # those of the command line
+    command = ["make", "--no-print-directory", f"--jobs={jobs}", "site", *variables]
     environment = os.environ | {OWNER: str(os.getpid())}
     for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
         environment.pop(name, None)

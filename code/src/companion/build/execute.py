@@ -190,8 +190,8 @@ def _kernel_settings() -> Iterator[object]:
         slow to put its work away (on a busy machine) would take the interrupt for the user's, and say so.
         """
 
-        async def _async_start_kernel(self, **options: object) -> None:
-            await super()._async_start_kernel(**options)
+        async def start_kernel(self, **options: object) -> None:  # type: ignore[override]
+            await super().start_kernel(**options)
             KERNELS.append(self.provisioner.pid)  # type: ignore[union-attr]
 
         async def _async_interrupt_kernel(self) -> None:
