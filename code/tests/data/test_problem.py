@@ -139,7 +139,7 @@ reals = st.floats(-5, 5, allow_nan=False, width=32)
 shapes = st.tuples(st.integers(1, 4), st.integers(2, 4), st.integers(1, 4))
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data(), shape=shapes)
 def test_scores_and_constraints_are_what_their_formulas_say(data, shape):
     n, T, d = shape
@@ -167,7 +167,7 @@ def test_scores_and_constraints_are_what_their_formulas_say(data, shape):
     np.testing.assert_allclose(c.combine(np.ones(len(c))), V.sum(axis=0), atol=1e-9)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data(), shape=shapes, value=st.sampled_from([np.nan, np.inf, -np.inf]))
 def test_one_bad_number_anywhere_is_found(data, shape, value):
     tokens = np.ones(shape)
