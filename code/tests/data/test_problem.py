@@ -156,7 +156,7 @@ def test_scores_beyond_the_largest_float_are_refused():
 
 
 def test_scores_that_underflow_are_no_scores():
-    with pytest.raises(TiedTokensError, match="all its scores .* underflow to zero. Give a decoder of larger norm"):
+    with pytest.raises(TiedTokensError, match=r"all its scores .* underflow to zero\. Give a decoder of larger norm"):
         scored((1e-200, 2e-200), 1e-200)
     with pytest.warns(NearTieWarning, match=r"sequence\(s\) 0 leads by less"):
         scored((1e-162, 2e-162), 1e-160)
