@@ -86,7 +86,7 @@ def test_more_weights_than_rational_arithmetic_takes_are_proved_all_the_same(spr
     problem = gaussian(350, 4, 15, seed=0)
     factors = np.random.default_rng(0).lognormal(0.0, spread, problem.n)[:, None, None]
     problem = TokenProblem(problem.tokens * factors, problem.labels, problem.decoder, values=problem.values)
-    with pytest.raises(InfeasibleSVMError, match="vanishes .proved; relative norm") as caught:
+    with pytest.raises(InfeasibleSVMError, match=r"vanishes \(proved; relative norm") as caught:
         solve_token_svm(problem)
     assert caught.value.proved
     assert (caught.value.farkas > 0.0).sum() > 200

@@ -91,10 +91,10 @@ def exact_least_distance(constraints: Constraints, start: Array) -> ExactDistanc
 def combination(constraints: Constraints, weights: Array, exponent: int = 0) -> Array:
     """2^exponent sum_k weights_k V_k of the tokens, queries and weights as they stand: exact, then rounded once; shape (d, d)."""
     rows, chosen = _rows(constraints), np.flatnonzero(weights)
-    mantissas, powers = zip(*(_integers(weights[k : k + 1]) for k in chosen), strict=True)
-    powers = [e + rows.exponent[k] for e, k in zip(powers, chosen, strict=True)]
+    parts = [_integers(weights[k : k + 1]) for k in chosen]
+    powers = [e + rows.exponent[k] for (_, e), k in zip(parts, chosen, strict=True)]
     least = min(powers)
-    factors = [v[0] << (e - least) for v, e in zip(mantissas, powers, strict=True)]
+    factors = [v[0] << (e - least) for (v, _), e in zip(parts, powers, strict=True)]
     left = flint.fmpz_mat([[f * entry for entry in rows.left[k]] for f, k in zip(factors, chosen, strict=True)])
     total = (left.transpose() * flint.fmpz_mat([rows.right[k] for k in chosen])).tolist()
     return np.array([[_ratio(int(entry), 1, least + exponent) for entry in row] for row in total])

@@ -12,7 +12,6 @@ the others, cancel exactly; if |B^-1 e| < w they are positive, and by Farkas no 
 
 from __future__ import annotations
 
-import flint
 import numpy as np
 from scipy.linalg import qr
 
@@ -26,7 +25,7 @@ SAFE = 1.0 + 1e-10  # covers the rounding of the sums below
 
 def relative_margin_bound(constraints: Constraints, weights: Array) -> float:
     """r of the bound, rounded up; weights of shape (N,), >= 0, of the V_k."""
-    chosen, left, right, scaled, remainder = _combined(constraints, weights)
+    _, left, right, scaled, remainder = _combined(constraints, weights)
     norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
     return float(SAFE * np.linalg.norm(remainder) / (scaled @ norms))
 
@@ -36,7 +35,7 @@ def is_proof(constraints: Constraints, weights: Array) -> bool:
     chosen, left, right, scaled, remainder = _combined(constraints, weights)
     alive = np.outer(left.any(axis=0), right.any(axis=0)).ravel()
     D = int(alive.sum())
-    if not D < len(chosen) or D > MOST:
+    if D >= len(chosen) or D > MOST:
         return False
     columns = np.einsum("kd,ke->dek", left, right).reshape(len(alive), -1)[alive]
     basis = qr(columns, mode="r", pivoting=True)[1][:D]
