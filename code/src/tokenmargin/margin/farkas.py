@@ -35,7 +35,7 @@ def is_proof(constraints: Constraints, weights: Array) -> bool:
     chosen, left, right, scaled, remainder = _combined(constraints, weights)
     alive = np.outer(left.any(axis=0), right.any(axis=0)).ravel()
     D = int(alive.sum())
-    if D >= len(chosen) or D > MOST:
+    if D > MOST or len(chosen) <= D:
         return False
     columns = np.einsum("kd,ke->dek", left, right).reshape(len(alive), -1)[alive]
     basis = qr(columns, mode="r", pivoting=True)[1][:D]
