@@ -41,18 +41,23 @@ class InfeasibleSVMError(TokenMarginError):
     Attributes
     ----------
     farkas : numpy.ndarray, shape (N,)
-        Weights >= 0 with sum 1 such that sum_k farkas_k V_k = 0: no W has <V_k, W> >= 1 for all k.
+        Weights >= 0 with sum 1 such that sum_k farkas_k V_k = 0 up to rounding: no W has <V_k, W> >= 1 for all k.
     residual : float
-        ||sum_k farkas_k V_k||_F, relative to sum_k farkas_k ||V_k||_F: free of the tokens' units.
+        ||sum_k farkas_k V_k||_F, relative to sum_k farkas_k ||V_k||_F: free of the tokens' units. No W has a relative margin
+        min_k <V_k, W>/(||V_k|| ||W||) above it.
     sequences : tuple of int
         The sequences whose constraints carry positive weight.
+    proved : bool
+        Whether weights that cancel exactly are known to exist, without rounding. Where False, the bound on the relative
+        margin is what is proved, and it is of the size of rounding.
     """
 
-    def __init__(self, message: str, farkas, residual: float, sequences: tuple[int, ...]):
+    def __init__(self, message: str, farkas, residual: float, sequences: tuple[int, ...], proved: bool = True):
         super().__init__(message)
         self.farkas = farkas
         self.residual = residual
         self.sequences = sequences
+        self.proved = proved
 
 
 class SolverError(TokenMarginError):

@@ -27,18 +27,21 @@ def close(a, b, tolerance):
 # --- Agreement, and the certificate ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None)
 @given(seed=seeds, n=st.integers(1, 5), T=st.integers(2, 4), d=st.integers(2, 6), full=st.booleans())
 def test_agrees_with_cvxpy(seed, n, T, d, full):
     problem = gaussian(n, T, d, seed=seed, scores="gaussian", Q=T if full else 1)
     svm = solve_or_skip(problem)
     assume(svm.margin > 1e-2 * problem.constraints.norms.max())  # cvxpy's own accuracy falls with the margin
-    slow = solve_token_svm(problem, method="cvxpy", tolerance=1e-5)
+    try:
+        slow = solve_token_svm(problem, method="cvxpy", tolerance=1e-5)
+    except SolverError:  # Clarabel stops on some problems, and says so
+        assume(False)
     assert close(svm.W, slow.W, 1e-6)
     assert svm.margin == pytest.approx(slow.margin, rel=1e-6)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None)
 @given(seed=seeds, n=st.integers(1, 12), T=st.integers(2, 6), d=st.integers(2, 30), full=st.booleans())
 def test_certificate_and_agreement_of_both_methods(seed, n, T, d, full):
     problem = gaussian(n, T, d, seed=seed, Q=T if full else 1)
@@ -104,7 +107,7 @@ def test_orthonormal_tokens_in_closed_form(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None)
 @given(seed=seeds)
 def test_duplicated_sequences_change_nothing(method, seed):
     problem = gaussian(4, 3, 12, seed=seed)
@@ -114,7 +117,7 @@ def test_duplicated_sequences_change_nothing(method, seed):
     assert close(twice.W, svm.W, 1e-7)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None)
 @given(seed=seeds)
 def test_order_of_sequences_and_tokens_does_not_matter(seed):
     problem = gaussian(4, 4, 16, seed=seed)

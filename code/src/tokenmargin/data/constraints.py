@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..errors import FloatRangeError
 from ..types import Array
 
 BLOCK = 256  # rows of the constraints' Gram matrix that are formed at once
@@ -29,11 +30,22 @@ class RankOne:
 
     @cached_property
     def gram(self) -> Array:
-        """Gram matrix <V_k, V_l>_F, shape (N, N): (difference_k . difference_l)(z_k . z_l)."""
-        gram = self.difference @ self.difference.T
-        for first in range(0, len(self), BLOCK):  # by blocks of rows: a second N x N array is never held
-            rows = slice(first, first + BLOCK)
-            gram[rows] *= self.query_vector[rows] @ self.query_vector.T
+        """Gram matrix <V_k, V_l>_F, shape (N, N): (difference_k . difference_l)(z_k . z_l).
+
+        Raises
+        ------
+        FloatRangeError
+            If a product is beyond the largest float.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            gram = self.difference @ self.difference.T
+            for first in range(0, len(self), BLOCK):  # by blocks of rows: a second N x N array is never held
+                rows = slice(first, first + BLOCK)
+                gram[rows] *= self.query_vector[rows] @ self.query_vector.T
+        if not (np.isfinite(gram.max()) and np.isfinite(gram.min())):
+            raise FloatRangeError(
+                "a product <V_k, V_l> is beyond the largest float: divide tokens and queries by their size."
+            )
         return gram
 
     def margins(self, W: ArrayLike) -> Array:

@@ -15,6 +15,10 @@ from .constraints import Constraints
 from .sequences import Sequences, finite, listed, numbers, require
 
 NEAR = 1e-12  # a best score that leads by less than this share of the scores' size is a near tie
+LARGEST = float(np.finfo(float).max)
+UNDERFLOW = (
+    float(np.finfo(float).smallest_subnormal) / NEAR
+)  # a lead below this share of v may be that of lost products
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
@@ -31,14 +35,15 @@ class TokenProblem(Sequences):
     Raises
     ------
     InvalidProblemError
-        Where `Sequences` does, or if the decoder does not fit.
+        Where `Sequences` does, if the decoder does not fit, or if a score is beyond the largest float.
     TiedTokensError
         If a sequence's best score is shared by several tokens.
 
     Warns
     -----
     NearTieWarning
-        If a best score leads by less than 1e-12 of the scores' size: rounding may have chosen the optimal token.
+        If a best score leads by less than 1e-12 of the scores' size, or by so little that products near the smallest float
+        may have decided: rounding may have chosen the optimal token.
 
     Notes
     -----
@@ -83,12 +88,17 @@ class TokenProblem(Sequences):
         u = finite("decoder", numbers("decoder", decoder, (1,), f"({v},)"), "give finite numbers")
         require(u.shape == (v,), f"decoder has shape {u.shape}; it reads vectors of dimension {v}: give ({v},).")
         self._keep(decoder=u)
+        finite(
+            "the array of scores y_i u'v_it", np.where(self.mask, self.scores, 0.0), "divide the decoder by its size"
+        )
         self._check_ties()
 
     @cached_property
     def scores(self) -> Array:
         """gamma_it = y_i u' v_it (v_it = x_it by default), shape (n, T); -inf where the mask is False."""
-        return np.where(self.mask, self.labels[:, None] * (self.values @ self.decoder), -np.inf)
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond the largest float: refused when the decoder is read
+            read = self.values @ self.decoder
+        return np.where(self.mask, self.labels[:, None] * read, -np.inf)
 
     @cached_property
     def optimal(self) -> Array:
@@ -160,31 +170,40 @@ class TokenProblem(Sequences):
 
     def _check_ties(self) -> None:
         """Refuse tied best scores, copies of the optimal token first: rounding may tell their scores apart."""
-        copies = self._copies()
-        if copies:
-            pairs = "; ".join(f"tokens {min(t, s)} and {max(t, s)} of sequence {i}" for i, t, s in copies[:5])
-            zero = not any(self.tokens[i, t].any() for i, t, _ in copies)
-            raise TiedTokensError(
-                f"{pairs}{'; …' if len(copies) > 5 else ''} are equal, and score best: keep one of each, or mask one."
-                + (" They are zero: is this padding? Give a mask." if zero else ""),
-                tuple(i for i, _, _ in copies),
-            )
-        gap = self.optimal_scores - self.second_scores
+        self._refuse_copies()
+        with np.errstate(over="ignore"):
+            gap = self.optimal_scores - self.second_scores
+            size = np.where(self.mask, np.abs(self.values) @ np.abs(self.decoder), 0.0).max(axis=1)
         tied = np.flatnonzero(~(gap > 0.0))
         if tied.size:
+            lost = (size == 0.0) & ((self.values != 0.0) @ (self.decoder != 0.0)).any(axis=1)
+            why = "all its scores y_i u'v_it underflow to zero. Give a decoder of larger norm, or one"
+            if not lost[tied].any():
+                why = "two tokens share the best score y_i u'v_it. Give a decoder"
             raise TiedTokensError(
-                f"the optimal token is not unique in sequence(s) {listed(tied)}: two tokens share the best score "
-                "y_i u'v_it. Give a decoder that tells them apart, or drop these sequences.",
+                f"the optimal token is not unique in sequence(s) {listed(tied)}: {why} that tells them apart, or drop these "
+                "sequences.",
                 tuple(int(i) for i in tied),
             )
-        size = np.where(self.mask, np.abs(self.values) @ np.abs(self.decoder), 0.0).max(axis=1)
-        near = np.flatnonzero(gap <= NEAR * size)
+        rounded = np.maximum(NEAR * np.minimum(size, LARGEST), UNDERFLOW * self.values.shape[2])
+        near = np.flatnonzero(gap <= rounded)
         if near.size:
             warnings.warn(
                 f"the best score of sequence(s) {listed(near)} leads by less than {NEAR:g} of the scores' size: rounding may "
                 "have chosen the optimal token.",
                 NearTieWarning,
                 stacklevel=4,
+            )
+
+    def _refuse_copies(self) -> None:
+        copies = self._copies()
+        if copies:
+            pairs = "; ".join(f"tokens {min(t, s)} and {max(t, s)} of sequence {i}" for i, t, s in copies[:5])
+            zero = not all(self.tokens[i, t].any() for i, t, _ in copies)
+            raise TiedTokensError(
+                f"{pairs}{'; …' if len(copies) > 5 else ''} are equal, and score best: keep one of each, or mask one."
+                + (" Zero tokens: are they padding? Give a mask." if zero else ""),
+                tuple(i for i, _, _ in copies),
             )
 
     def _copies(self) -> list[tuple[int, int, int]]:

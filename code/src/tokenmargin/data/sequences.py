@@ -172,15 +172,23 @@ def listed(indices: Array, most: int = 10) -> str:
 def numbers(name: str, value: ArrayLike, axes: tuple[int, ...], shape: str) -> Array:
     """`value` as a float array with one of these numbers of axes, or an error that names it.
 
-    Text, dates, objects and complex numbers are refused, not converted.
+    Text, dates, objects and complex numbers are refused, not converted. What a longer float holds beyond float64 is infinite.
     """
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise InvalidProblemError(f"{name} is not an array of real numbers of shape {shape}: {error}.") from None
+    array = _plain(name, value, f"real numbers of shape {shape}")
     require(array.dtype.kind in "fiub", f"{name} has type {array.dtype}; give real numbers, such as float64.")
     require(array.ndim in axes, f"{name} has {array.ndim} axes, shape {array.shape}; reshape it to {shape}.")
-    return array.astype(float)
+    with np.errstate(over="ignore"):
+        return array.astype(float)
+
+
+def _plain(name: str, value: ArrayLike, of: str) -> Array:
+    """`value` as an array, or an error that names it: rows of different lengths, and masked arrays, whose mask would be lost."""
+    masked = isinstance(value, np.ma.MaskedArray)
+    require(not masked, f"{name} is a masked array: give its data, with zeros, and say in `mask` which tokens exist.")
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidProblemError(f"{name} is not an array of {of}: {error}.") from None
 
 
 def finite(name: str, array: Array, advice: str = "clean or mask the data") -> Array:
@@ -230,7 +238,7 @@ def _values(values: ArrayLike, mask: Array) -> Array:
 
 
 def _labels(name: str, labels: ArrayLike, n: int) -> Array:
-    array = np.asarray(labels)
+    array = _plain(name, labels, "-1 and +1")
     require(array.dtype.kind in "fiub", f"{name} has type {array.dtype}; give -1 and +1.")
     y = finite(name, numbers(name, array, (1,), SHAPES["labels"]), "give each sequence the label -1 or +1")
     require(y.shape == (n,), f"{name} has shape {y.shape}; give one label for each of the {n} sequences, shape ({n},).")
@@ -247,7 +255,7 @@ def _bool_mask(name: str, value: ArrayLike | None, shape: tuple[int, ...], of: s
     """A bool array; numbers are taken where all are 0 or 1."""
     if value is None:
         return np.ones(shape, dtype=bool)
-    array = np.asarray(value)
+    array = _plain(name, value, f"bool of shape {shape}")
     require(array.shape == shape, f"{name} has shape {array.shape}; give {shape}, True where a {of} exists.")
     plain = array.dtype == bool or (array.dtype.kind in "fiu" and bool(np.isin(array, (0, 1)).all()))
     require(plain, f"{name} has type {array.dtype} or values other than 0 and 1; give bool, True where a {of} exists.")
@@ -255,6 +263,6 @@ def _bool_mask(name: str, value: ArrayLike | None, shape: tuple[int, ...], of: s
 
 
 def _text(names: ArrayLike, shape: tuple[int, int]) -> Array:
-    array = np.asarray(names)
+    array = _plain("names", names, f"text of shape {shape}")
     require(array.shape in (shape, shape[:1]), f"names has shape {array.shape}; give ({shape[0]},) or {shape}.")
     return array.astype(str)

@@ -27,7 +27,8 @@ class ExactDistance:
     ----------
     feasible : bool
     duals, margins : arrays, shape (N,)
-        lambda_k and <V_k, W_mm>, each rounded once; infinite beyond floating point. Where infeasible, empty.
+        lambda_k and <V_k, W_mm>, each rounded once; infinite beyond floating point, and the smallest float where a positive
+        lambda_k is below it. Where infeasible, empty.
     farkas : array, shape (N,)
         Weights >= 0 with sum 1 and sum_k farkas_k V_k = 0, proved without rounding, then rounded. Where feasible, empty.
     """
@@ -87,6 +88,18 @@ def exact_least_distance(constraints: Constraints, start: Array) -> ExactDistanc
         x[passive[-1]] = Fraction(0)
 
 
+def combination(constraints: Constraints, weights: Array, exponent: int = 0) -> Array:
+    """2^exponent sum_k weights_k V_k of the tokens, queries and weights as they stand: exact, then rounded once; shape (d, d)."""
+    rows, chosen = _rows(constraints), np.flatnonzero(weights)
+    parts = [_integers(weights[k : k + 1]) for k in chosen]
+    powers = [e + rows.exponent[k] for (_, e), k in zip(parts, chosen, strict=True)]
+    least = min(powers)
+    factors = [v[0] << (e - least) for (v, _), e in zip(parts, powers, strict=True)]
+    left = flint.fmpz_mat([[f * entry for entry in rows.left[k]] for f, k in zip(factors, chosen, strict=True)])
+    total = (left.transpose() * flint.fmpz_mat([rows.right[k] for k in chosen])).tolist()
+    return np.array([[_ratio(int(entry), 1, least + exponent) for entry in row] for row in total])
+
+
 def _least_squares(rows: _Rows, passive: list[int], x: dict[int, Fraction]) -> tuple[list[int], Integers, int]:
     """Positive minimiser on (a subset of) the passive set, numerators over one positive denominator."""
     while True:
@@ -111,7 +124,8 @@ def _outcome(rows: _Rows, passive: list[int], z: Integers, rest: int, products: 
         farkas[passive] = [_ratio(w, sum(weights)) for w in weights]
         return ExactDistance(False, np.empty(0), np.empty(0), farkas)
     duals = np.zeros(N)
-    duals[passive] = [_ratio(value, rest, -top - rows.exponent[k]) for k, value in zip(passive, z, strict=True)]
+    rounded = [_ratio(value, rest, -top - rows.exponent[k]) for k, value in zip(passive, z, strict=True)]
+    duals[passive] = np.maximum(rounded, np.nextafter(0.0, 1.0))  # of the passive set none is zero
     margins = np.array([_ratio(m, rest * b) for m, b in zip(products, rows.bound, strict=True)])
     return ExactDistance(True, duals, margins, np.empty(0))
 

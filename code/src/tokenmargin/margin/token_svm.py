@@ -16,6 +16,7 @@ from ..errors import InfeasibleSVMError, SolverError
 from ..types import Array
 from .certificate import dual_residual, gap, primal_residual, weighted, worst
 from .exact import exact_least_distance
+from .farkas import is_proof, relative_margin_bound
 from .least_distance import hull_weights, nonnegative_qp, square_root
 
 Method = Literal["auto", "gram", "working-set", "cvxpy"]
@@ -26,6 +27,12 @@ Answer = tuple[
 ]  # duals of the scaled problem, or None; and weights that may make the hull reach zero
 
 FEASIBILITY = 1e-7  # below this distance of the hull of the V_k/||V_k|| from zero, exact arithmetic decides
+
+
+OWN_SHARE = 1e-9  # a constraint whose own weight gives less than this share of its margin is no support vector
+
+
+HELD = 1e305  # duals between 1/HELD and HELD are floats, and so are their sums
 
 
 ROUNDING = 1e-12  # relative size of a combination that floating point cannot tell from zero
@@ -75,10 +82,17 @@ class TokenSVM:
         """rho = 1/||W_mm||_F."""
         return 1.0 / self.norm
 
-    @property
+    @cached_property
     def support(self) -> Array:
-        """Mask of the constraints with positive dual, shape (N,)."""
-        return self.duals > 1e-9 * self.duals.max()
+        """Mask of the support vectors, shape (N,): lambda_k ||V_k||^2 > 1e-9.
+
+        lambda_k ||V_k||^2 is what constraint k's own weight gives to its margin <V_k, W_mm> = 1. It has no unit, and on
+        sequences that do not meet it stays the same whatever the size of each one's tokens; the duals themselves go as
+        ||V_k||^-2.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = np.log(self.duals) + 2.0 * self.constraints.units.log_norms
+        return logs > np.log(OWN_SHARE)
 
     def primal_residual(self) -> float:
         """max_k (1 - <V_k, W_mm>)_+ : how far the worst constraint is violated."""
@@ -200,6 +214,7 @@ class _Scaled:
         units, least = self.units, int(np.argmin(self.units.log_norms))
         with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
             duals = np.ldexp(y / (units.mantissa * units.mantissa[least]), -(units.exponent + units.exponent[least]))
+            duals[(y > 0.0) & (duals == 0.0)] = np.nan  # a weight that is lost is not zero
             return TokenSVM(constraints, duals, units.margins(units.combine(y)) / self.bounds)
 
     def certificate(self, y: Array) -> float:
@@ -235,8 +250,9 @@ def _decide(constraints: Constraints, scaled: _Scaled, method: str, tolerance: f
         return TokenSVM(constraints, exact.duals, exact.margins)
     if y is not None and scaled.rounding(y) <= 1e-4:
         return scaled.svm(constraints, y)
-    if _vanishing(scaled.units, weights) <= ROUNDING:
-        raise _infeasible(constraints, _of_unscaled(constraints, weights))
+    farkas = _of_unscaled(constraints, start)
+    if relative_margin_bound(constraints, farkas) <= ROUNDING:
+        raise _infeasible(constraints, farkas, is_proof(constraints, farkas))
     raise SolverError(
         f"the token SVM is too close to infeasible for floating point and too large for exact arithmetic: "
         f"{_sizes(constraints)}. Rescale the tokens, use a larger d, or fewer sequences."
@@ -385,33 +401,39 @@ def _of_unscaled(constraints: Constraints, weights: Array) -> Array:
     return shares / shares.sum()
 
 
-def _infeasible(constraints: Constraints, farkas: Array) -> InfeasibleSVMError:
+def _infeasible(constraints: Constraints, farkas: Array, proved: bool = True) -> InfeasibleSVMError:
     logs = constraints.units.log_norms
     with np.errstate(under="ignore"):
         relative = farkas * np.exp(logs - logs[farkas > 0.0].max())  # of the V_k/||V_k||, up to a factor
     relative = np.where(farkas > 0.0, relative, 0.0) / relative[farkas > 0.0].sum()
-    distance = _vanishing(constraints.units, relative)
+    distance = relative_margin_bound(constraints, farkas)
     sequences = tuple(int(i) for i in np.unique(constraints.sequence[relative > 1e-6]))
     shown = ", ".join(map(str, sequences[:10])) + (", …" if len(sequences) > 10 else "")
     return InfeasibleSVMError(
         f"no matrix W separates the selected tokens: a convex combination of the constraints of sequence(s) {shown} "
-        f"vanishes (relative norm {distance:.1e}). Use a larger d, fewer sequences, or another selection.",
+        f"vanishes ({'proved; ' if proved else ''}relative norm {distance:.1e}, and no W has a larger relative margin). Use a larger "
+        "d, fewer sequences, or another selection.",
         farkas,
         distance,
         sequences,
+        proved,
     )
 
 
 def _fits_floats(svm: TokenSVM) -> bool:
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         held = np.isfinite(svm.W).all() and np.isfinite(svm.margins).all()
-    return bool(held and 1e-290 < svm.duals.max() < 1e290)
+    positive = svm.duals[svm.duals != 0.0]
+    return bool(held and ((positive > 1.0 / HELD) & (positive < HELD)).all())
 
 
 def _beyond_floats(constraints: Constraints) -> SolverError:
-    return SolverError(
-        f"the token SVM exceeds floating point: {_sizes(constraints)}. Rescale tokens and queries to norms near one."
-    )
+    logs = constraints.units.log_norms / np.log(2.0)
+    advice = "Rescale the tokens of these sequences to norms near one."
+    if np.ptp(logs) < 400.0:  # lambda_k goes as ||V_k||^-2: one factor brings all into reach
+        k = round(float(logs.min() + logs.max()) / 4.0)
+        advice = f"Divide tokens and queries by 2^{k}: exact, and W_mm is then 4^{k} times as large."
+    return SolverError(f"the weights lambda_k of the token SVM exceed floating point: {_sizes(constraints)}. {advice}")
 
 
 def _sizes(constraints: Constraints) -> str:
