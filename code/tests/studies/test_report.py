@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from tokenmargin.data.contradictions import two_labels
 from tokenmargin.data.synthetic import gaussian, orthogonal
 from tokenmargin.errors import InfeasibleSVMError
 from tokenmargin.margin.token_svm import TokenSVM, solve_token_svm
-from tokenmargin.studies.report import constants, run_end, summary, try_token_svm
+from tokenmargin.studies.report import constants, run_end, summary, try_token_svm, without_margin
+from tokenmargin.theory.infeasible import split
 from tokenmargin.theory.residual import e_inf
 from tokenmargin.training.rules import NormalizedGD
 from tokenmargin.training.train import train
@@ -49,3 +51,24 @@ def test_constants_are_none_outside_their_assumptions():
     assert found["e_inf"] is None
     assert found["h_star"] is None
     assert found["rho"] == svm.margin
+
+
+def test_report_of_an_infeasible_problem_says_what_can_be_separated():
+    problem = two_labels(5, 20, seed=0)
+    svm = try_token_svm(problem)
+    run = train(problem, NormalizedGD(0.1), 2000)
+    report = json.loads(json.dumps(summary(problem, svm, {"NGD": run}), allow_nan=False))
+    found, end = report["infeasible"], report["runs"]["NGD"]
+    parts = split(problem)
+    assert found["splitting"]["sequences_of_the_rest"] == [0, 5]
+    assert found["splitting"]["separable_constraints"] == 4
+    assert found["splitting"]["separable_margin"] == parts.margin
+    assert found["splitting"]["proved"]
+    assert np.exp(end["log_loss_gap"]) > found["loss_gap_floor"] > 0.0
+    assert end["separable_direction_error"] < 0.2
+    assert end["largest_margin_of_the_rest"] < 1.0
+
+
+def test_report_without_a_splitting_says_none():
+    assert without_margin(two_labels(3, 20, seed=0), None) == {"splitting": None}
+    assert without_margin(two_labels(3, 20, seed=0), split(two_labels(3, 20, seed=0)))["loss_gap_floor"] > 0.0

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..data.problem import TokenProblem
-from ..errors import AssumptionError, FloatRangeError, InfeasibleSVMError
+from ..errors import AssumptionError, FloatRangeError, InfeasibleSVMError, SolverError
 from ..margin.token_svm import TokenSVM, solve_token_svm
 from ..measures.selection import selects
 from ..measures.trajectory import direction_error, worst_off_attention
 from ..model.losses import Loss
 from ..theory.conditions import conditions
+from ..theory.infeasible import Splitting, loss_gap_floor, separable_error, split
 from ..theory.one_clock import largest_constraint
 from ..theory.residual import e_inf, polyak_threshold, require_all_support, stability_threshold
 from ..training.trajectory import Trajectory
@@ -59,6 +60,7 @@ def summary(
         By name of the rule.
     """
     holds = conditions(problem)
+    parts = None if isinstance(svm, TokenSVM) else try_split(problem)
     report = {
         "shape": {"n": problem.n, "T": problem.T, "d": problem.d, "Q": problem.Q},
         "constraints": len(problem.constraints),
@@ -82,13 +84,43 @@ def summary(
             "certificate": svm.certificate(),
         }
     else:
-        report["infeasible"] = {"sequences": list(svm.sequences), "residual": svm.residual}
-    report["runs"] = {name: run_end(run, svm) for name, run in runs.items()}
+        report["infeasible"] = {
+            "sequences": list(svm.sequences),
+            "residual": svm.residual,
+            **without_margin(problem, parts, loss),
+        }
+    report["runs"] = {name: run_end(run, svm, parts) for name, run in runs.items()}
     return report
 
 
-def run_end(run: Trajectory, svm: TokenSVM | InfeasibleSVMError) -> dict:
-    """The last record of a run: norm, path length, loss gap, sparsification, tokens chosen, direction error."""
+def try_split(problem: TokenProblem) -> Splitting | None:
+    """The splitting of the constraints, or None where rounding hides it and the problem is too large for exact arithmetic."""
+    try:
+        return split(problem)
+    except SolverError:
+        return None
+
+
+def without_margin(problem: TokenProblem, parts: Splitting | None, loss: Loss = "logistic") -> dict:
+    """What can be said of a problem that no W separates: its separable part, that part's margin, and the floor of the loss gap."""
+    if parts is None:
+        return {"splitting": None}
+    return {
+        "splitting": {
+            "separable_constraints": int(parts.separable.sum()),
+            "sequences_of_the_rest": parts.sequences.tolist(),
+            "separable_margin": parts.margin if parts.separable.any() else None,
+            "proved": parts.proved,
+        },
+        "loss_gap_floor": loss_gap_floor(problem, parts, loss),
+    }
+
+
+def run_end(run: Trajectory, svm: TokenSVM | InfeasibleSVMError, parts: Splitting | None = None) -> dict:
+    """The last record of a run: norm, path length, loss gap, sparsification, tokens chosen, direction error.
+
+    Of a problem without a margin, given its splitting: the direction error to W_sep, and the largest margin, in size, of the rest.
+    """
     end = {
         "steps": int(run.iterations[-1]),
         "norm": float(run.norms[-1]),
@@ -100,6 +132,9 @@ def run_end(run: Trajectory, svm: TokenSVM | InfeasibleSVMError) -> dict:
     }
     if isinstance(svm, TokenSVM):
         end["direction_error"] = _number(direction_error(run, svm)[-1])
+    elif parts is not None:
+        end["largest_margin_of_the_rest"] = float(np.abs(run.margins[-1][~parts.separable]).max())
+        end["separable_direction_error"] = _number(separable_error(run, parts)[-1]) if parts.separable.any() else None
     return end
 
 
