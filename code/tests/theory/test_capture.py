@@ -135,7 +135,7 @@ def test_the_longest_step_decides():
 
 
 def test_the_certificate_scales_with_the_units_of_the_tokens():
-    problem, svm, run, found = captured(SHAPES[0], "NGD")
+    problem, _svm, run, found = captured(SHAPES[0], "NGD")
     scaled = TokenProblem(
         8.0 * problem.tokens, problem.labels, problem.decoder, 2.0 * problem.queries, values=problem.values
     )
