@@ -95,12 +95,12 @@
     return { logs, weights, exponent, gradient, logGap };
   }
 
-  /** Effective length of the next step: how far W moves. */
+  /** Effective length of the next step: how far W moves; `cap` is Polyak's. */
   function stepLength(rule, size, found, cap = Infinity) {
     const length = norm(found.gradient);
     if (rule === "NGD") return size;
-    const log = rule === "GD" ? found.exponent + Math.log(length) : found.logGap - found.exponent - Math.log(length);
-    return Math.min(size * Math.exp(log), cap);
+    if (rule === "GD") return size * Math.exp(found.exponent + Math.log(length));
+    return Math.min(size * Math.exp(found.logGap - found.exponent - Math.log(length)), cap);
   }
 
   /** One step from W: the next W, the effective length, and what was measured at W. */

@@ -76,12 +76,15 @@ def test_the_page_computes_what_the_package_computes(browser, tmp_path):
     (tmp_path / "page.html").write_text(f"<!DOCTYPE html><body>{scripts}{data}</body>")
     text = shown(browser, (tmp_path / "page.html").as_uri(), tmp_path)
     results = json.loads(html.unescape(re.search(r"RESULT(.*)END</body>", text, re.DOTALL)[1]))
-    solved = constants = 0
+    compared = solved = constants = 0
     for result, (_, problem, rule, loss, W0) in zip(results, cases, strict=True):
-        run = tm.train(problem, rule, STEPS, W0=W0, loss=loss)
+        run, nearby = (tm.train(problem, rule, STEPS, W0=W0 + shift, loss=loss) for shift in (0.0, 1e-14))
         W = run.W().ravel()
-        np.testing.assert_allclose(result["W"], W, rtol=0, atol=1e-8 * np.abs(W).max())
-        np.testing.assert_allclose(np.exp(result["attention"]), run.attention[-1, :, 0], rtol=0, atol=1e-8)
+        size = np.abs(W).max()
+        if np.abs(nearby.W().ravel() - W).max() < 1e-10 * size:  # else chaotic: rounding decides, here as there
+            compared += 1
+            np.testing.assert_allclose(result["W"], W, rtol=0, atol=1e-8 * size)
+            np.testing.assert_allclose(np.exp(result["attention"]), run.attention[-1, :, 0], rtol=0, atol=1e-8)
         try:
             svm = tm.solve_token_svm(problem)
         except InfeasibleSVMError:
@@ -98,6 +101,7 @@ def test_the_page_computes_what_the_package_computes(browser, tmp_path):
         np.testing.assert_allclose(
             [result["constants"][name] for name in ("eInf", "hStar", "thetaStar")], want, rtol=1e-8
         )
+    assert compared >= 20
     assert solved > 10
     assert constants > 3
     assert solved < len(cases)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.linalg import block_diag
@@ -60,7 +61,7 @@ class Method:
         """The next z."""
         return (1.0 - lam) * z + lam * self.inner(F, z, gamma)
 
-    def displacement(self, s: Array) -> Array:
+    def displacement(self, s: Any) -> Any:
         """delta(s) with w = (1 - delta) z where F z = c z, s = gamma c: s (1 - (-s)^tau)/(1 + s), or 1 - (1 - s)^tau."""
         if self.anchored:
             return -s * np.polyval(-np.ones(self.tau), -s)  # also at s = -1
