@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.polynomial import Polynomial
 from scipy.linalg import block_diag
 from scipy.optimize import brentq, minimize_scalar
 
@@ -205,8 +206,10 @@ def attention_field(problem: TokenProblem) -> Operator:
 
 def real_edge(method: Method, lam: float) -> float:
     """The least y > 0 at which the multiplier of a real mode leaves (-1, 1): a root of delta(y) or of lambda delta(y) = 2."""
-    y = np.poly1d([1.0, 0.0])
-    delta = method.displacement(y)
-    roots = np.concatenate([delta.roots, (lam * delta - 2.0).roots])
+    if method.anchored:
+        delta = Polynomial([0.0, *-((-1.0) ** np.arange(1, method.tau + 1))])
+    else:
+        delta = 1.0 - Polynomial([1.0, -1.0]) ** method.tau
+    roots = np.concatenate([delta.roots(), (lam * delta - 2.0).roots()])
     real = roots[np.abs(roots.imag) < 1e-7].real
     return float(real[real > 1e-7].min())
