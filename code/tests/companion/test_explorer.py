@@ -61,6 +61,8 @@ def states(count=32):
         n, T = (2, 3, 3, 1)[k % 4], (3, 2, 3, 4)[k % 4]
         X, z, u = rng.standard_normal((n, T, 2)), rng.standard_normal((n, 2)), rng.standard_normal(2)
         y = np.where(rng.random(n) < 0.5, 1, -1)
+        if k % 8 == 6:
+            z[:] = z[0]  # one direction W z for all: mostly no W separates
         W0 = rng.standard_normal((2, 2)) * (0.0, 1.0, 5.0)[k % 3]
         rule, loss = list(sizes)[k % 3], ("logistic", "exponential")[k % 2]
         state = {"tokens": X, "queries": z, "labels": y, "decoder": u, "W0": W0.ravel()}
