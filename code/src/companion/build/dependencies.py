@@ -109,8 +109,8 @@ def needs(path: Path, root: Path) -> list[Path]:
 def pages(root: Path) -> list[Path]:
     """What the pages are rendered from, besides executed notebooks: prose, configuration and the book's machinery."""
     prose = {path for pattern in PROSE for path in (root / "book").rglob(pattern) if path.is_file()}
-    machinery = (root / SOURCES / "companion").rglob("*.py")
-    found = sorted(path.relative_to(root) for path in {*prose, *machinery})
+    code = (root / SOURCES).rglob("*.py")  # the book's machinery, and the docstrings of the reference
+    found = sorted(path.relative_to(root) for path in {*prose, *code})
     return [*found, *(name for name in map(Path, ("_config.yml", "_toc.yml")) if (root / name).exists())]
 
 
