@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def robustness(
     if not entered:
         return Robustness(np.inf, slack, False, False)
     edges = np.append(0.0, top * np.geomspace(1e-5, 1.0, CELLS))
-    cells = zip(edges[:-1], edges[1:], strict=True)
+    cells = pairwise(edges)
     worst = max(_interference(problem, against * norms / norms[:, None], low, high, loss) for low, high in cells)
     interference = float(np.exp(slack) * worst)
     return Robustness(interference, slack, True, interference <= SAFE)
