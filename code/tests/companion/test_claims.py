@@ -69,7 +69,14 @@ def test_a_malformed_claim_says_what_it_must_be(changes, text):
         make(**changes)
 
 
-def test_a_false_claim_raises_after_it_was_shown(capsys):
+def test_a_false_claim_is_shown_where_no_book_is_built(capsys, monkeypatch):
+    monkeypatch.delenv("COMPANION_CLAIMS", raising=False)
+    claim(**(GOOD | {"measured": 3.0}), tolerance=0.1)
+    assert "DOES NOT HOLD: one: It is $x^2$." in capsys.readouterr().out
+
+
+def test_a_false_claim_raises_in_the_book_after_it_was_shown(capsys, monkeypatch):
+    monkeypatch.setenv("COMPANION_CLAIMS", "must-hold")
     with pytest.raises(ClaimDoesNotHold, match=r"claim 'one' does not hold.*measured 3.0, tolerance 0.1"):
         claim(**(GOOD | {"measured": 3.0}), tolerance=0.1)
     assert "DOES NOT HOLD: one: It is $x^2$." in capsys.readouterr().out

@@ -151,6 +151,16 @@ def test_a_derived_parameter_is_refused(tmp_path):
         execute(tmp_path / "derived.ipynb", tmp_path / "out.ipynb")
 
 
+def test_a_claim_that_does_not_hold_stops_the_book(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("COMPANION_CLAIMS", raising=False)
+    code = "from companion.chapter.claims import claim\nclaim('no', 'No.', source='companion', predicted=1, measured=2)"
+    source = notebook(tmp_path / "false.ipynb", code)
+    execute(source, tmp_path / "out.ipynb")
+    assert main([str(source), str(tmp_path / "out.ipynb")]) == 1
+    assert "claim 'no' does not hold" in capsys.readouterr().err
+    monkeypatch.setenv("COMPANION_CLAIMS", "")
+
+
 def test_the_command_line_returns_one_and_says_why(tmp_path, capsys):
     source = notebook(tmp_path / "small.ipynb", "pass")
     assert main([str(source), str(tmp_path / "out.ipynb"), "-p", "sead", "3"]) == 1

@@ -31,6 +31,7 @@ from companion.build.paths import BOOK, relative
 from companion.build.settings import ENVIRONMENT, KERNEL, LANGUAGE
 from companion.build.settle import settle
 from companion.build.stopping import end_with_the_build
+from companion.chapter.claims import MUST_HOLD, VARIABLE
 
 TIMEOUT = "COMPANION_TIMEOUT"  # seconds that one cell may take, in the environment: make book TIMEOUT=60
 PATIENCE = 900
@@ -298,7 +299,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("target", type=Path)
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     options = parser.parse_args(arguments)
-    os.environ.pop("COMPANION_CLAIMS", None)  # in the book every claim must hold
+    os.environ[VARIABLE] = MUST_HOLD
     try:
         execute(options.source, options.target, dict(options.p))
     except (NotebookFailed, ParameterError) as problem:

@@ -18,7 +18,7 @@ from companion.build.execute import NotebookFailed, execute, put_away, shown
 from companion.build.page import render_page
 from companion.build.paths import BOOK, RUNS, relative
 from companion.build.stopping import end_with_the_build
-from companion.chapter.claims import REPORT
+from companion.chapter.claims import VARIABLE
 
 
 def target_of(name: str, given: dict[str, str]) -> Path:
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         source = find(options.notebook)
         target = target_of(str(source.relative_to(BOOK).with_suffix("")), given)
-        os.environ["COMPANION_CLAIMS"] = REPORT
+        os.environ.pop(VARIABLE, None)
         execute(source, target, given)
     except (NotebookFailed, ValueError, FileNotFoundError) as problem:
         print(shown(problem), file=sys.stderr)

@@ -1,7 +1,7 @@
 """Claims that are checked: a statement, what is predicted, what was measured, and how far apart they may be.
 
-A claim that does not hold raises, so the build fails. The notebook keeps a claim as data; the pages are made of it by
-`companion.build`.
+In the build of the book a claim that does not hold raises, so that the build fails; in a notebook that somebody runs with
+other values it is shown with its verdict. The notebook keeps a claim as data; the pages are made of it by `companion.build`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ STATUSES = {
 }
 MIME = "application/vnd.companion.claim+json"
 TINY = 1e-300
-REPORT = "report"  # value of COMPANION_CLAIMS under which a claim that fails is shown but does not raise
+# With COMPANION_CLAIMS=must-hold, as the book's build sets it, a claim that does not hold raises; elsewhere it is shown.
+VARIABLE, MUST_HOLD = "COMPANION_CLAIMS", "must-hold"
 
 Relation = Callable[[float, float, float], bool]
 RELATIONS: dict[str, Relation] = {
@@ -184,7 +185,7 @@ def claim(
     status: str = "",
     confirms: bool = True,
 ) -> None:
-    """Check a statement, show the result on the page, and fail the build when it does not hold.
+    """Check a statement, show the result on the page, and fail the book's build when it does not hold.
 
     Parameters
     ----------
@@ -221,7 +222,7 @@ def claim(
     Raises
     ------
     ClaimDoesNotHold
-        When measurement and prediction disagree.
+        When measurement and prediction disagree and the environment says ``COMPANION_CLAIMS=must-hold``.
     ClaimIsMalformed
         When it cannot be judged or placed.
     """
@@ -245,5 +246,5 @@ def claim(
         confirms=confirms,
     )
     display({"text/plain": str(result), MIME: result.as_dict()}, raw=True)
-    if not result.holds and os.environ.get("COMPANION_CLAIMS") != REPORT:
+    if not result.holds and os.environ.get(VARIABLE) == MUST_HOLD:
         raise ClaimDoesNotHold(result)
