@@ -399,6 +399,21 @@ def test_the_solved_svm_of_dependent_constraints_has_no_thresholds():
         stability_threshold(solve_token_svm(problem))
 
 
+def test_copies_of_a_support_token_are_named():
+    rng = np.random.default_rng(0)
+    x, scores = rng.standard_normal((3, 4, 12)), np.tile([1.0, 0.5, 0.25, 0.0], (3, 1))
+    x[1, 3] = x[1, 1]
+    problem = TokenProblem(x, np.ones(3), np.ones(1), values=scores[:, :, None])
+    svm = solve_token_svm(problem)
+    with pytest.raises(AssumptionError, match=r"tokens 1 and 3 of sequence 1 are equal: keep one, or mask one"):
+        curvatures(svm)
+    shared = np.where(
+        problem.constraints.sequence == 1, svm.duals[problem.constraints.sequence == 1].sum() / 3, svm.duals
+    )
+    with pytest.raises(AssumptionError, match=r"linearly dependent .* tokens 1 and 3 of sequence 1 are equal"):
+        curvatures(TokenSVM(problem.constraints, shared, np.ones(len(shared))))
+
+
 @pytest.mark.parametrize("angle", [1e-1, 1e-3, 1e-4])
 def test_nearly_dependent_constraints_are_right_or_refused(angle):
     """Two unit constraints at a small angle: lambda = 1/(1 + cos), one curvature (1 - cos)/(1 + cos), D^2 = 2 - 2 cos."""
