@@ -342,8 +342,9 @@ def test_constraints_whose_norms_no_float_holds_are_refused(scale):
     other = rescaled(problem, tokens=scale, queries=scale)
     with pytest.raises(FloatRangeError, match="outside the range of floats"):
         largest_constraint(other)
+    duals = np.full(4, 1.0 if scale > 1.0 else np.inf)  # those of the SVM are no floats either
     with pytest.raises(FloatRangeError, match="outside the range of floats"):
-        curvatures(TokenSVM(other.constraints, np.ones(4), np.ones(4)))
+        curvatures(TokenSVM(other.constraints, duals, np.ones(4)))
 
 
 def test_one_sequence_of_small_tokens_changes_no_curvature():
@@ -397,6 +398,21 @@ def test_the_solved_svm_of_dependent_constraints_has_no_thresholds():
     problem, _ = three_tokens((0.95, 0.025 * np.exp(4.0), 0.025 * np.exp(-4.0)), np.ones(3))
     with pytest.raises(AssumptionError, match=r"strict complementarity|linearly dependent"):
         stability_threshold(solve_token_svm(problem))
+
+
+def test_copies_of_a_support_token_are_named():
+    rng = np.random.default_rng(0)
+    x, scores = rng.standard_normal((3, 4, 60)), np.tile([1.0, 0.5, 0.25, 0.0], (3, 1))
+    x[1, 3] = x[1, 1]
+    problem = TokenProblem(x, np.ones(3), np.ones(1), values=scores[:, :, None])
+    svm = solve_token_svm(problem)
+    with pytest.raises(AssumptionError, match=r"tokens 1 and 3 of sequence 1 are equal: keep one, or mask one"):
+        curvatures(svm)
+    shared = np.where(
+        problem.constraints.sequence == 1, svm.duals[problem.constraints.sequence == 1].sum() / 3, svm.duals
+    )
+    with pytest.raises(AssumptionError, match=r"linearly dependent .* tokens 1 and 3 of sequence 1 are equal"):
+        curvatures(TokenSVM(problem.constraints, shared, np.ones(len(shared))))
 
 
 @pytest.mark.parametrize("angle", [1e-1, 1e-3, 1e-4])

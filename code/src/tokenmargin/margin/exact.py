@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 
 import flint
+import mpmath
 import numpy as np
 
 from ..data.constraints import Constraints
@@ -16,7 +16,8 @@ from ..types import Array
 Integers = list[int]
 
 
-WORK = 5e7  # sum of |passive set|^3 over the steps, about a minute
+WORK = 5e7  # sum of |passive set|^3 over the systems solved, about a minute
+PRECISION = 256  # bits of the points between two vertices, which need only be positive
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,8 @@ class ExactDistance:
     duals, margins : arrays, shape (N,)
         lambda_k and <V_k, W_mm>, each rounded once; infinite beyond floating point, and the smallest float where a positive
         lambda_k is below it. Where infeasible, empty.
+    W : array, shape (d, d)
+        W_mm, rounded once: sums of lambda_k V_k in floating point cancel where the ||V_k|| differ. Where infeasible, empty.
     farkas : array, shape (N,)
         Weights >= 0 with sum 1 and sum_k farkas_k V_k = 0, proved without rounding, then rounded. Where feasible, empty.
     """
@@ -36,6 +39,7 @@ class ExactDistance:
     feasible: bool
     duals: Array
     margins: Array
+    W: Array
     farkas: Array
 
 
@@ -69,23 +73,34 @@ def exact_least_distance(constraints: Constraints, start: Array) -> ExactDistanc
     """
     rows = _rows(constraints)
     passive = _independent(rows, [int(k) for k in np.flatnonzero(start > 0.0)])
-    x: dict[int, Fraction] = {}
-    work = 0
-    while True:
-        work += len(passive) ** 3
-        if work > WORK:
-            raise SolverError(f"exact arithmetic on {len(passive)} support vectors does not end in reasonable time.")
-        passive, numerators, denominator = _least_squares(rows, passive, x)
-        x = {k: Fraction(z, denominator) for k, z in zip(passive, numerators, strict=True)}
-        rest = denominator - sum(rows.bound[k] * z for k, z in zip(passive, numerators, strict=True))
-        products = _products(rows, passive, numerators)
-        slope = [b * rest - m for b, m in zip(rows.bound, products, strict=True)]
-        entering = [k for k, s in enumerate(slope) if s > 0]
-        if not entering:
-            return _outcome(rows, passive, numerators, rest, products)
-        length = constraints.units.log_norms - math.log(2.0) * np.array(rows.exponent)
-        passive = [*passive, max(entering, key=lambda k: math.log(slope[k]) - length[k])]
-        x[passive[-1]] = Fraction(0)
+    x: dict[int, mpmath.mpf] = {}
+    work = _Work()
+    with mpmath.workprec(PRECISION):
+        while True:
+            passive, numerators, denominator = _least_squares(rows, passive, x, work)
+            x = {k: mpmath.mpf(z) / denominator for k, z in zip(passive, numerators, strict=True)}
+            rest = denominator - sum(rows.bound[k] * z for k, z in zip(passive, numerators, strict=True))
+            W = _weighted(rows, passive, numerators)
+            products = _products(rows, W)
+            slope = [b * rest - m for b, m in zip(rows.bound, products, strict=True)]
+            entering = [k for k, s in enumerate(slope) if s > 0]
+            if not entering:
+                return _outcome(rows, passive, numerators, rest, products, W)
+            length = constraints.units.log_norms - math.log(2.0) * np.array(rows.exponent)
+            passive = [*passive, max(entering, key=lambda k: math.log(slope[k]) - length[k])]
+            x[passive[-1]] = mpmath.mpf(0)
+
+
+@dataclass
+class _Work:
+    """What has been solved so far, and the end of patience."""
+
+    done: int = 0
+
+    def add(self, size: int) -> None:
+        self.done += size**3
+        if self.done > WORK:
+            raise SolverError(f"exact arithmetic on {size} support vectors does not end in reasonable time.")
 
 
 def combination(constraints: Constraints, weights: Array, exponent: int = 0) -> Array:
@@ -100,34 +115,41 @@ def combination(constraints: Constraints, weights: Array, exponent: int = 0) -> 
     return np.array([[_ratio(int(entry), 1, least + exponent) for entry in row] for row in total])
 
 
-def _least_squares(rows: _Rows, passive: list[int], x: dict[int, Fraction]) -> tuple[list[int], Integers, int]:
+def _least_squares(
+    rows: _Rows, passive: list[int], x: dict[int, mpmath.mpf], work: _Work
+) -> tuple[list[int], Integers, int]:
     """Positive minimiser on (a subset of) the passive set, numerators over one positive denominator."""
     while True:
+        work.add(len(passive))
         z, denominator = _solve(rows, passive)
         if all(value > 0 for value in z):
             return passive, z, denominator
         if not x:  # no point yet: the guess loses what it should not have held
             passive = [k for k, value in zip(passive, z, strict=True) if value > 0]
             continue
-        aim = {k: Fraction(value, denominator) for k, value in zip(passive, z, strict=True)}
-        step = min(x[k] / (x[k] - aim[k]) for k in passive if aim[k] <= 0)
+        aim = {k: mpmath.mpf(value) / denominator for k, value in zip(passive, z, strict=True)}
+        steps = {k: x[k] / (x[k] - aim[k]) for k in passive if aim[k] <= 0}
+        step = min(steps.values())
         for k in passive:
             x[k] += step * (aim[k] - x[k])
-        passive = [k for k in passive if x[k] > 0]
+        passive = [k for k in passive if x[k] > 0 and steps.get(k) != step]
 
 
-def _outcome(rows: _Rows, passive: list[int], z: Integers, rest: int, products: Integers) -> ExactDistance:
+def _outcome(
+    rows: _Rows, passive: list[int], z: Integers, rest: int, products: Integers, W: flint.fmpz_mat
+) -> ExactDistance:
     N, top = len(rows.bound), max(rows.exponent)
     if rest == 0:
         weights = [value * rows.bound[k] for k, value in zip(passive, z, strict=True)]  # of V_k, up to a factor
         farkas = np.zeros(N)
         farkas[passive] = [_ratio(w, sum(weights)) for w in weights]
-        return ExactDistance(False, np.empty(0), np.empty(0), farkas)
+        return ExactDistance(False, np.empty(0), np.empty(0), np.empty((0, 0)), farkas)
     duals = np.zeros(N)
     rounded = [_ratio(value, rest, -top - rows.exponent[k]) for k, value in zip(passive, z, strict=True)]
     duals[passive] = np.maximum(rounded, np.nextafter(0.0, 1.0))  # of the passive set none is zero
     margins = np.array([_ratio(m, rest * b) for m, b in zip(products, rows.bound, strict=True)])
-    return ExactDistance(True, duals, margins, np.empty(0))
+    rounded_W = np.array([[_ratio(int(entry), rest, -top) for entry in row] for row in W.tolist()])
+    return ExactDistance(True, duals, margins, rounded_W, np.empty(0))
 
 
 def _rows(constraints: Constraints) -> _Rows:
@@ -182,12 +204,16 @@ def _solve(rows: _Rows, passive: list[int]) -> tuple[Integers, int]:
     return [int(value) for value in numerators.entries()], int(denominator)
 
 
-def _products(rows: _Rows, passive: list[int], z: Integers) -> Integers:
-    """<left_k right_k', sum_l z_l left_l right_l'> for all k."""
-    weighted = [[value * entry for entry in rows.left[k]] for k, value in zip(passive, z, strict=True)]
+def _weighted(rows: _Rows, passive: list[int], z: Integers) -> flint.fmpz_mat:
+    """sum_l z_l left_l right_l', shape (d, d)."""
     if not passive:
-        return [0] * len(rows.bound)
-    W = flint.fmpz_mat(weighted).transpose() * flint.fmpz_mat([rows.right[k] for k in passive])
+        return flint.fmpz_mat(len(rows.left[0]), len(rows.right[0]))
+    weighted = [[value * entry for entry in rows.left[k]] for k, value in zip(passive, z, strict=True)]
+    return flint.fmpz_mat(weighted).transpose() * flint.fmpz_mat([rows.right[k] for k in passive])
+
+
+def _products(rows: _Rows, W: flint.fmpz_mat) -> Integers:
+    """<left_k right_k', W> for all k."""
     turned = (flint.fmpz_mat(rows.left) * W).tolist()
     return [int(sum(a * b for a, b in zip(*pair, strict=True))) for pair in zip(turned, rows.right, strict=True)]
 

@@ -60,16 +60,19 @@ class TokenSVM:
     margins : array, shape (N,)
         <V_k, W_mm>, >= 1 with equality on the support vectors. Where the ||V_k|| differ by so many orders that no
         floating-point W resolves them, they are those of the exact W_mm.
+    rounded : array, shape (d, d), optional
+        W_mm rounded once, where rational arithmetic has solved the problem.
     """
 
     constraints: Constraints
     duals: Array
     margins: Array
+    rounded: Array | None = None
 
     @cached_property
     def W(self) -> Array:
         """W_mm as a matrix, shape (d, d)."""
-        return self.constraints.combine(self.duals)
+        return self.constraints.combine(self.duals) if self.rounded is None else self.rounded
 
     @property
     def norm(self) -> float:
@@ -247,7 +250,7 @@ def _decide(constraints: Constraints, scaled: _Scaled, method: str, tolerance: f
             raise _infeasible(constraints, exact.farkas)
         if method == "cvxpy":
             raise SolverError("cvxpy calls a feasible problem infeasible: rescale the tokens or use method='gram'.")
-        return TokenSVM(constraints, exact.duals, exact.margins)
+        return TokenSVM(constraints, exact.duals, exact.margins, exact.W)
     if y is not None and scaled.rounding(y) <= 1e-4:
         return scaled.svm(constraints, y)
     farkas = _of_unscaled(constraints, start)
@@ -260,8 +263,12 @@ def _decide(constraints: Constraints, scaled: _Scaled, method: str, tolerance: f
 
 
 def _vertex(scaled: _Scaled, weights: Array) -> Array:
-    """Least-distance weights of the constraints of positive weight, by a QR factor of their U_k: independent, and accurate."""
-    chosen = np.flatnonzero(weights > 0.0)
+    """Least-distance weights by a QR factor of the U_k: independent, and accurate.
+
+    Of many constraints, those of positive weight alone.
+    """
+    few = len(weights) <= 2 * FEW
+    chosen = np.arange(len(weights)) if few else np.flatnonzero(weights > 0.0)
     U = np.einsum("kd,ke->kde", scaled.units.difference[chosen], scaled.units.query_vector[chosen])
     x = np.zeros(len(weights))
     x[chosen] = hull_weights(np.asarray(np.linalg.qr(U.reshape(len(chosen), -1).T, mode="r")), scaled.bounds[chosen])
@@ -383,7 +390,8 @@ def refuse_zero(constraints: Constraints) -> None:
 def _zero_words(c: Constraints, k: int) -> str:
     i, t, s = int(c.sequence[k]), int(c.token[k]), int(c.selection[c.sequence[k]])
     if c.difference[k].any():
-        return f"the query of sequence {i} is zero (the default query is the first token): give another query"
+        first = "" if c.tokens[i, 0].any() else " (the default query is the first token, which is zero)"
+        return f"the query of sequence {i} is zero{first}: give another query"
     return f"tokens {min(s, t)} and {max(s, t)} of sequence {i} are equal: no W tells them apart: keep one, or mask one"
 
 

@@ -230,15 +230,30 @@ def require_unique_duals(svm: TokenSVM) -> None:
         raise AssumptionError(
             f"the support vectors of sequence(s) {shown} are linearly dependent (scaled to norm one, the eigenvalues of their Gram "
             f"matrix go from {values[0]:.1e} to {values[-1]:.1e}): the duals are not unique, and the theorem needs linearly "
-            "independent ones. Use fewer sequences or a larger d."
+            "independent ones. "
+            + (_copy_of(svm, int(np.flatnonzero(svm.support)[heavy][0])) or "Use fewer sequences or a larger d.")
         )
 
 
 def require_strict_complementarity(svm: TokenSVM, slack: float = 1e-7) -> None:
     idle = np.flatnonzero(~svm.support & ~(svm.margins > 1.0 + slack))
     if len(idle):
+        copy = _copy_of(svm, int(idle[0]))
         raise AssumptionError(
             f"{len(idle)} constraint(s) have margin one but no weight in W_mm, the first of sequence "
-            f"{svm.constraints.sequence[idle[0]]}; the theorem needs strict complementarity, which generic data have: perturb "
-            "the tokens."
+            f"{svm.constraints.sequence[idle[0]]}; the theorem needs strict complementarity, which generic data have: "
+            + (copy or "perturb the tokens.")
         )
+
+
+def _copy_of(svm: TokenSVM, k: int) -> str:
+    """The advice where the token of constraint k has an equal in its sequence; empty where it has none."""
+    c = svm.constraints
+    i, t = int(c.sequence[k]), int(c.token[k])
+    others = c.token[(c.sequence == i) & (c.query == c.query[k]) & (c.token != t)]
+    equal = [int(s) for s in others if (c.tokens[i, s] == c.tokens[i, t]).all()]
+    return (
+        f"tokens {min(t, equal[0])} and {max(t, equal[0])} of sequence {i} are equal: keep one, or mask one."
+        if equal
+        else ""
+    )
