@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from ..model.weights import log_negative_slope, score_gaps
 from ..training.rules import require_positive
 from ..types import Array
 
-CELLS = 200  # cells in which the interference is bounded from above, a factor of 1.06 each where e^-M falls to 1e-5
+CELLS = 100  # cells of e^-M, each a factor of 1.1, in which the interference is bounded from above
 SAFE = 1.0 - 1e-9  # largest interference that counts as below one in floating point
 LOWEST = -30.0  # least margin that is tried
 
@@ -71,12 +70,11 @@ def robustness(
     np.fill_diagonal(against, 0.0)
     slack = hbar / svm.margin * float((norms[:, None] * against * norms).max())
     top = np.exp(-least_margin)
-    entered = bool((_least_outputs(problem, top) > problem.second_scores).all())
+    entered = bool((_least_outputs(problem, np.array([top])) > problem.second_scores).all())
     if not entered:
         return Robustness(np.inf, slack, False, False)
-    edges = np.append(0.0, top * np.geomspace(1e-5, 1.0, CELLS))
-    cells = pairwise(edges)
-    worst = max(_interference(problem, against * norms / norms[:, None], low, high, loss) for low, high in cells)
+    edges = np.append(0.0, top * np.geomspace(1e-4, 1.0, CELLS))
+    worst = _interference(problem, against * norms / norms[:, None], edges, loss)
     interference = float(np.exp(slack) * worst)
     return Robustness(interference, slack, True, interference <= SAFE)
 
@@ -103,30 +101,29 @@ def lowest_certified_margin(
     return high
 
 
-def _interference(problem: TokenProblem, against: Array, low: float, high: float, loss: Loss) -> float:
-    """The largest of x^-1 times the ratio of the theorem, for e = e^-M in [low, high]; against_kl = (-<V_k, V_l>)_+/||V_k||^2.
+def _interference(problem: TokenProblem, against: Array, edges: Array, loss: Loss) -> float:
+    """The largest r_k(e) over e = e^-M below the last of the ascending edges; against_kl = (-<V_k, V_l>)_+/||V_k||^2.
 
-    Each factor is taken at the end of the cell where it is largest.
+    In each cell every factor is taken at the end where it is largest.
     """
     c = problem.constraints
-    i, m = c.sequence, _least_outputs(problem, high)
+    i, low, high = c.sequence, edges[:-1, None], edges[1:, None]
+    m = _least_outputs(problem, edges[1:])
     weight = query_weights(problem)[i, c.query]
-    steepest, flattest = log_negative_slope(m, loss)[i], log_negative_slope(problem.optimal_scores, loss)[i]
-    spread = 1.0 / (1.0 + low) ** 2 if low <= 1.0 else 0.25 / low
-    others = problem.mask.sum(axis=1)[i] - 1
-    scale = steepest.max()
-    taken = against @ (weight * np.exp(steepest - scale) * score_gaps(problem)) * spread
-    gained = weight * np.exp(flattest - scale) * (m[i] - problem.scores[i, c.token]) / (1.0 + others * high)
+    steepest, flattest = log_negative_slope(m, loss)[:, i], log_negative_slope(problem.optimal_scores, loss)[i]
+    scale, others = steepest.max(), problem.mask.sum(axis=1)[i] - 1
+    spread = np.where(low <= 1.0, 1.0 / (1.0 + low) ** 2, 0.25 / np.maximum(low, 1.0))
+    taken = spread * (weight * np.exp(steepest - scale) * score_gaps(problem)) @ against.T
+    gained = weight * np.exp(flattest - scale) * (m[:, i] - problem.scores[i, c.token]) / (1.0 + others * high)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(taken > 0.0, taken / gained, 0.0)
-    return float(ratio.max())
+        return float(np.where(taken > 0.0, taken / gained, 0.0).max())
 
 
-def _least_outputs(problem: TokenProblem, e: float) -> Array:
-    """The least m_iq where all margins are at least -log e, shape (n,): e^-mu = e on the tokens of lowest scores, 0 on the others."""
+def _least_outputs(problem: TokenProblem, e: Array) -> Array:
+    """The least m_iq where all margins are at least -log e, shape (len(e), n): e^-mu is e on the tokens of lowest scores, else 0."""
     scores = np.sort(np.where(problem.mask, problem.scores, np.inf), axis=1)[:, : problem.T - 1]
-    best = problem.optimal_scores
-    lower = np.isfinite(scores) & (scores < best[:, None])
-    total = np.cumsum(np.where(lower, scores, 0.0), axis=1)
-    count = np.cumsum(lower, axis=1)
-    return ((best[:, None] + e * total) / (1.0 + e * count)).min(axis=1)
+    best = problem.optimal_scores[:, None]
+    lower = scores < best
+    total, count = np.cumsum(np.where(lower, scores, 0.0), axis=1), np.cumsum(lower, axis=1)
+    e = e[:, None, None]
+    return ((best + e * total) / (1.0 + e * count)).min(axis=2)
