@@ -104,3 +104,11 @@ def test_version_and_citation_agree_everywhere():
     assert f"## {version} (" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert citation["title"] in about
     assert str(citation["preferred-citation"]["year"]) in about
+
+
+def test_reading_time_counts_words_and_rounds_up(tmp_path):
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "a.md").write_text("word " * 900)
+    (tmp_path / "book" / "b.md").write_text("word " * 180)
+    assert identity.reading_time(["a"], tmp_path) == 5
+    assert identity.reading_time(["a", "b"], tmp_path) == 10

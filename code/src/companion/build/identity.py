@@ -7,6 +7,7 @@ The address of the repository comes from ``COMPANION_REPOSITORY``, from GitHub's
 from __future__ import annotations
 
 import html
+import math
 import os
 import re
 import subprocess
@@ -21,9 +22,11 @@ from sphinx.util.typing import ExtensionMetadata
 
 from companion.build import commit
 from companion.build.paths import ROOT
+from companion.build.toc import markdown
 
 REPOSITORY, SITE = "COMPANION_REPOSITORY", "COMPANION_SITE"
 CARD = "_static/card.png"
+PACE = 180  # words a minute, formulas among them
 LONGEST = 200  # characters of a description
 # Scripts of the theme that these pages do not use: Thebe, and icons as a script, which the theme also has as a font.
 UNUSED = re.compile(
@@ -124,9 +127,28 @@ class Version(SphinxRole):
         return [nodes.reference("", where, refuri=where)], []
 
 
+class Minutes(SphinxRole):
+    """``{minutes}`model finite-time-rates` ``: how long it takes to read these pages, at `PACE` words a minute."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """The number of minutes."""
+        return [nodes.Text(str(reading_time(self.text.split())))], []
+
+
+def reading_time(names: list[str], root: Path = ROOT) -> int:
+    """Minutes to read the prose of these pages, rounded up to five."""
+    pages = [
+        next(path for suffix in (".ipynb", ".md") if (path := root / "book" / f"{name}{suffix}").exists())
+        for name in names
+    ]
+    words = sum(len(markdown(path).split()) for path in pages)
+    return 5 * math.ceil(words / PACE / 5)
+
+
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Sphinx calls this."""
     app.add_role("version", Version())
+    app.add_role("minutes", Minutes())
     app.connect("config-inited", configure)
     app.connect("html-page-context", describe)
     app.connect("build-finished", lighten, priority=900)
