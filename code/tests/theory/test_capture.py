@@ -96,7 +96,7 @@ def test_a_certified_run_stays_within_its_bounds(shape, rule):
     problem, svm, run, found = captured(shape, rule)
     assert found is not None
     late = run.iterations >= found.iteration
-    assert late.sum() > 5
+    assert late.sum() > 2
     assert (residual_norm(run, svm)[late] <= found.residual).all()
     S = run.path_length[late] - run.path_length[late][0]
     assert (direction_error(run, svm)[late] <= found.direction_bound(S)).all()
@@ -135,7 +135,7 @@ def test_the_longest_step_decides():
 
 
 def test_the_certificate_scales_with_the_units_of_the_tokens():
-    problem, svm, run, found = captured(SHAPES[0], "NGD")
+    problem, _, run, found = captured(SHAPES[0], "NGD")
     scaled = TokenProblem(
         8.0 * problem.tokens, problem.labels, problem.decoder, 2.0 * problem.queries, values=problem.values
     )
