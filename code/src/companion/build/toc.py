@@ -13,7 +13,7 @@ import yaml
 from companion.build.paths import ROOT
 
 THEOREM = re.compile(
-    r"^`{3,}\{prf:(?P<type>theorem|proposition|corollary|lemma|remark)\}(?P<title>.*)\n(?::nonumber:.*\n)?:label: (?P<label>\S+)$",
+    r"^`{3,}\{prf:(?P<type>theorem|proposition|corollary|lemma|remark|conjecture)\}(?P<title>.*)\n(?::nonumber:.*\n)?:label: (?P<label>\S+)$",
     re.MULTILINE,
 )
 

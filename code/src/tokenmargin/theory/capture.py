@@ -42,7 +42,7 @@ class Capture:
     along : float
         c_0 = <W_0, What>; c_t >= along + rate (S_t - S_0).
     rate : float
-        rho/B.
+        Least growth of c for a unit of path: rho/B, or more where the cone is narrow.
     radius : float
         E: ||R_t^A - R_inf||_F <= radius.
     drift : float
@@ -200,19 +200,29 @@ def _longest_step(cone: Cone, step: Step | float, t: int, low: Array, bounds: _B
     )
 
 
-def _escape(cone: Cone, along: float, low: Array, bounds: _Bounds, hbar: float) -> tuple[float, float]:
-    """eta, how much the inactive constraints push R^A at most, in units of the active weights' sum, and F, their drift for ever."""
+def _escape(cone: Cone, along: float, low: Array, bounds: _Bounds, hbar: float) -> tuple[float, float, float]:
+    """What the inactive constraints do at most: eta, their push on R^A, zeta, that on R^perp, in units of the active weights' sum;
+    and F, their drift for ever."""
     svm, on = cone.svm, cone.svm.support
     if on.all():
-        return 0.0, 0.0
+        return 0.0, 0.0, 0.0
     rho, slack = svm.margin, np.where(on, np.inf, svm.margins - 1.0)
     excess = cone.log_weights + bounds.log_rise + bounds.epsilon - low + rho * along
     log_scale = log_alpha(cone.problem, svm, cone.loss) - 2.0 * np.log(rho)
     with np.errstate(under="ignore", over="ignore"):
         share = np.where(on, 0.0, np.exp(excess - log_scale))
         lasting = hbar + cone.largest / (rho**2 * slack)
-        push, drift = share @ cone.reach, (share * lasting / rho) @ cone.off
-    return float(push) * (1.0 + SLACK), float(drift) * (1.0 + SLACK)
+        moved = share @ cone.reach, share @ cone.off, (share * lasting / rho) @ cone.off
+    push, sideways, drift = ((1.0 + SLACK) * float(number) for number in moved)
+    return push, sideways, drift
+
+
+def _rate(cone: Cone, radius: float, bounds: _Bounds, push: float, sideways: float) -> float:
+    """Least cosine between a step and What: the part across is at most g + eta in the active span, g <= D (D E + 2 epsilon)/4."""
+    rho, widest = cone.svm.margin, float(cone.reach[cone.svm.support].max())
+    gradient = min(0.25 * cone.diameter * (cone.diameter * radius + 2.0 * bounds.epsilon), widest) + push
+    narrow = rho / float(np.sqrt(rho**2 + gradient**2 + sideways**2))
+    return (1.0 - SLACK) * max(rho / cone.largest, narrow)
 
 
 def _holds_inward(cone: Cone, radius: float, shell: float, bounds: _Bounds, push: float, hbar: float) -> bool:
@@ -246,14 +256,14 @@ def _try(
         if not bounds.shortfall.max() < 1.0 - SLACK:
             raise _TooWide
         longest = _longest_step(cone, step, t, low, bounds)
-        push, moved = _escape(cone, along, low, bounds, longest)
+        push, sideways, moved = _escape(cone, along, low, bounds, longest)
         if not np.isfinite(moved):
             return None
         fits = longest <= hbar and moved <= drift and radius >= distance * (1.0 + SLACK)
         if fits and (alone or _holds_inward(cone, radius, shell, bounds, push, hbar)):
             whole = radius + drift + rest + cone.size
-            settles = bool(hbar < proved_step(svm))
-            return Capture(t, along, svm.margin / cone.largest, radius, drift, whole, hbar, settles)
+            rate = _rate(cone, radius, bounds, push, sideways)
+            return Capture(t, along, rate, radius, drift, whole, hbar, bool(hbar < proved_step(svm)))
         hbar, drift = longest if isinstance(step, (int, float, NormalizedGD)) else 1.001 * longest, 1.5 * moved
         radius = shell + hbar
     return None
