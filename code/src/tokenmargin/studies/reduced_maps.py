@@ -50,7 +50,9 @@ class ReducedMap:
         """
         scale = 2.0 * self.margin / self.threshold
         u = np.array(start, dtype=float)
-        return int(_rest(self.weights, np.ascontiguousarray(self.gram), self.margin, h, u, most, tolerance * np.sqrt(scale)))
+        return int(
+            _rest(self.weights, np.ascontiguousarray(self.gram), self.margin, h, u, most, tolerance * np.sqrt(scale))
+        )
 
 
 def random_map(rng: np.random.Generator, N: int, flattest: float = 0.02) -> ReducedMap:
