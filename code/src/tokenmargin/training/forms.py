@@ -17,6 +17,7 @@ from .kernels import (
     COARSE_SLOPES,
     GRADIENT_DESCENT,
     HALF_ULP,
+    NO_DIRECTION,
     NORMALIZED_GD,
     POLYAK,
     RESOLVED,
@@ -31,7 +32,6 @@ from .kernels import (
 )
 from .rules import GradientDescent, NormalizedGD, Polyak, Step, coarse_slopes, lost_gradient, lost_step, unbounded_step
 
-NO_DIRECTION = 1e-13  # share of sum |p_k| ||V_k|| below which ||grad L|| is rounding
 SATURATED = 10.0  # logits by which a wrong token leads the optimal one whose attention is then said to be lost
 MODERATE = 1e70  # lengths of constraints within 1e-70..1e70 are counted as they are
 
@@ -109,7 +109,7 @@ class State(ABC):
             raise lost_step(t, h, self.reach, self.step)
         if prescribed and norm < NO_DIRECTION * float(np.abs(self.p) @ self.layout.length):
             raise lost_gradient(t)
-        if h < HALF_ULP * self.reach:
+        if h <= HALF_ULP * self.reach:
             return not isinstance(self.step, GradientDescent)  # not taken, hence not counted
         if errors[self.kind_of(h)] > SLOPES_KNOWN:
             raise coarse_slopes(t, errors[self.kind_of(h)])
@@ -134,6 +134,8 @@ class State(ABC):
         c, ref, gap, errors = self.weights()
         _, norm = self.direction()
         log_norm = c + math.log(norm) if norm > 0.0 else -math.inf
+        if self.exact and norm < NO_DIRECTION * float(np.abs(self.p) @ self.layout.length):
+            log_norm = math.nan
         common = 0.0 if isinstance(self.step, Polyak) else ref
         h = self._step_or_nan(t, log_norm + common, gap + common) if norm > 0.0 else 0.0
         logs = (known(value + ref, errors[GRADIENT_DESCENT]) for value in (log_norm, gap))

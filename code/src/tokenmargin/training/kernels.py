@@ -49,6 +49,8 @@ REFRESH = 256  # steps between recomputations of the margins from the coefficien
 RESOLVED = 1e12  # largest margin that a step may make, and largest ||W||/h: past it float64 leaves under four digits
 HALF_ULP = 2.0**-53  # a step shorter than this share of ||W|| leaves W as it is
 CANCELLED = 1e-8  # ||grad L||^2 beside the square of the sum of the forces that the Gram matrix still resolves
+NO_DIRECTION = 1e-10  # share of the sum of all forces below which ||grad L|| is rounding in its seventh figure
+SETTLED = 1e-17  # gamma_opt - m below which slopes are those of the optimal scores
 COARSE = 1e6  # gamma_opt - m up to which outputs, hence logarithms of slopes, are known to 1e-10
 SLOPES_KNOWN = 1e-9  # error of slopes, relative to the largest force, past which a step is refused
 TAKEN, TOO_LONG_OR_SHORT, CANCELS, COARSE_SLOPES = 0, 1, 2, 3  # what became of a step
@@ -213,6 +215,12 @@ def log_norm(vectors: Array) -> Array:
 
 
 @njit(inline="always")
+def exp_or_zero(x):
+    """e^x; where that underflows zero, which the library's exponential takes many times as long to say."""
+    return math.exp(x) if x > LOWEST else 0.0
+
+
+@njit(inline="always")
 def least_margin(mu, first, last):
     """The least margin of a row and its constraint: negative where that token is attended to more than the optimal one."""
     least, at = np.inf, -1
@@ -313,7 +321,7 @@ def slopes(gamma, short, exponential, log_slope, factor):
 @njit(cache=True)
 def fill_weights(
     mu, start, sequence, weight, log_weight, plain, largest_gap, log_largest_gap, log_largest_length, score_gap, share, length,
-    log_length, best, exponential, p, row, per,
+    log_length, best, exponential, p, row, per, ref, settled,
 ):  # fmt: skip
     """Fill p with e^-(c + ref) p_k; return c, ref, the largest gamma_opt - m_i, and whether all rows are plain and led by
     their optimal tokens.
@@ -324,6 +332,8 @@ def fill_weights(
         Filled with b_r, e^-b_r D_r, the largest log-force times length and the factor of the bracket of each row.
     per : array, shape (3, n)
         Filled with gamma_opt - m_i, and with log_slope and factor of `slopes`.
+    settled : bool
+        Whether `per` and ref come from such small gamma_opt - m_i that the slopes are those of the optimal scores.
     """
     short, log_slope, factor = per[0], per[1], per[2]
     led = True
@@ -333,7 +343,7 @@ def fill_weights(
         first, last = start[r], start[r + 1]
         least, top = least_margin(mu, first, last)
         if least >= 0.0 and plain[r]:
-            scale = math.exp(-least) if least < -LOWEST else 0.0
+            scale = exp_or_zero(-least)
             D = led_by_optimal(mu, share, first, last, least, scale, p)
             b, delta = log_largest_gap[r] - least, scale * largest_gap[r] * D
             most = b + log_largest_length[r]
@@ -344,19 +354,20 @@ def fill_weights(
         else:
             top, led = top if least < 0.0 else -1, False
             b, most, D = led_by_another(mu, score_gap, log_length, first, last, min(least, 0.0), top, p)
-            delta = (math.exp(b) if b > LOWEST else 0.0) * D + (score_gap[top] if top >= 0 else 0.0)
+            delta = exp_or_zero(b) * D + (score_gap[top] if top >= 0 else 0.0)
         row[0, r], row[1, r], row[2, r] = b, D, most + log_weight[r]
         short[sequence[r]] += weight[r] * delta
-    ref = slopes(best, short, exponential, log_slope, factor)
     c, largest = -np.inf, 0.0
     for i in range(len(short)):
         largest = max(largest, short[i])
+    if not (settled and largest < SETTLED):
+        ref = slopes(best, short, exponential, log_slope, factor)
     for r in range(len(start) - 1):
         c = max(c, row[2, r] + log_slope[sequence[r]])
     for r in range(len(start) - 1):
         i, size = sequence[r], 0.0  # rows whose constraints all vanish exert no force
         if row[2, r] > -np.inf:
-            size = math.exp(row[0, r] + log_weight[r] + log_slope[i] - c) * factor[i]
+            size = exp_or_zero(row[0, r] + log_weight[r] + log_slope[i] - c) * factor[i]
         row[3, r] = size
         for k in range(start[r], start[r + 1]):
             p[k] *= size
@@ -367,7 +378,7 @@ def fill_weights(
 def summed_gap(row, per, sequence, optimal_slope, offset, tame, exponential, c, ref, largest, led):
     """log(L - L*) - ref of what `fill_weights` left behind, summed as it is; nan where `log_gaps` are needed."""
     n, total = len(offset), 0.0
-    if led and largest < 1e-17:  # gamma_opt - m_i times the slopes, which are those of the optimal scores
+    if led and largest < SETTLED:  # gamma_opt - m_i times the slopes, which are those of the optimal scores
         for r in range(len(sequence)):
             total += row[1, r] * row[3, r]
         return c + math.log(total) if total > 0.0 else -np.inf
@@ -416,7 +427,7 @@ def weights_and_gap(mu, layout, p):
     c, ref, largest, led = fill_weights(
         mu, layout.start, layout.sequence, layout.weight, layout.log_weight, layout.plain, layout.largest_gap,
         layout.log_largest_gap, layout.log_largest_length, layout.score_gap, layout.share, layout.length, layout.log_length,
-        layout.optimal_score, layout.exponential, p, row, per,
+        layout.optimal_score, layout.exponential, p, row, per, 0.0, False,
     )  # fmt: skip
     gap = relative_loss_gap(layout, row, per, c, ref, largest, led)
     errors = (0.0, 0.0, 0.0)
@@ -452,14 +463,28 @@ def slope_error(code, layout, row, per, c, ref):
         gaps = log_gaps(layout, row, per, ref)
         share = np.maximum(share, np.exp(gaps - gaps.max()))
     for i in range(n):
-        m = layout.optimal_score[i] - short[i]
-        seen = 1.0 if layout.exponential or m > 0.0 else math.exp(m)
-        error[i] = 2.0**-52 * short[i] * seen
-    if code == NORMALIZED_GD or (code == POLYAK and (layout.exponential or ref < -37.0)):
-        first = np.argmax(share)
-        error += error[first]
-        error[first] = 0.0
-    return share @ error
+        error[i] = output_error(layout.optimal_score[i], short[i], layout.exponential)
+    common = code == NORMALIZED_GD or (code == POLYAK and (layout.exponential or ref < -37.0))
+    return seen_error(share, error, common)
+
+
+@njit(cache=True)
+def output_error(gamma, short, exponential):
+    """Rounding of log(-l'(m)) at m = gamma - short, where short is known to 2^-52 of itself."""
+    return 2.0**-52 * abs(short) * (1.0 if exponential else math.exp(min(0.0, gamma - short)))
+
+
+@njit(cache=True)
+def seen_error(share, error, common):
+    """sum share_i error_i over sequences; with `common`, errors relative to that of the largest share."""
+    first = np.argmax(share)
+    total = 0.0
+    for i in range(len(share)):
+        if not common:
+            total += share[i] * error[i]
+        elif i != first:
+            total += share[i] * (error[i] + error[first])
+    return total
 
 
 @njit(cache=True)
@@ -516,11 +541,11 @@ def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout):
     optimal_slope, offset, tame = layout.optimal_slope, layout.offset, layout.tame
     p, force = np.empty(N), np.empty(N)  # force: <V_k, -grad L> e^-(c + ref), in the row's unit
     row, per = np.empty((4, len(layout.sequence))), np.empty((3, len(layout.offset)))
-    path, gap = 0.0, 0.0
+    path, gap, ref, largest = 0.0, 0.0, 0.0, np.inf
     for t in range(t0, t1):
         c, ref, largest, led = fill_weights(
             mu, start, sequence, weight, log_weight, plain, largest_gap, log_largest_gap, log_largest_length, score_gap, share,
-            length, log_length, best, exponential, p, row, per,
+            length, log_length, best, exponential, p, row, per, ref, largest < SETTLED,
         )  # fmt: skip
         gram_times(gram, p, force)
         if c == -np.inf:
@@ -536,7 +561,7 @@ def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout):
             if math.isnan(gap):
                 gap = log_mean(log_gaps(layout, row, per, ref))
         h, log_h = step_length(code, a, b, t, c, ref, norm, gap)
-        if code == GRADIENT_DESCENT and h < HALF_ULP * (reach + path):
+        if code == GRADIENT_DESCENT and h <= HALF_ULP * (reach + path):
             break  # W + h is W: the path counts what is taken, and all later steps are this one
         if not h <= largest_step or (code != GRADIENT_DESCENT and h * RESOLVED < reach + path):
             return path, TOO_LONG_OR_SHORT, t, math.log(h) if code == NORMALIZED_GD else log_h

@@ -123,7 +123,7 @@ def power_of_e(x: float) -> str:
 
 
 def unbounded_step(
-    t: int, log_step: float, cap: float | None = None, sequence: int | None = None, step: Step | None = None
+    t: int, log_step: float, cap: float | None = None, sequence: int | None = None, step: object = None
 ) -> UnboundedStepError:
     """The error for a step that no path in float64 can take.
 
@@ -133,7 +133,7 @@ def unbounded_step(
         1/max ||V_k||: a step of this length changes no margin by more than one.
     sequence : int, optional
         One whose attention has saturated on a wrong token; default none has.
-    step : Step, optional
+    step : object, optional
         The rule; default Polyak's, whose step is long because the loss gap is.
     """
     size = f"at iteration {t} the step is {power_of_e(log_step)}"
@@ -157,11 +157,11 @@ def unbounded_step(
     )
 
 
-def lost_step(t: int, h: float, norm: float, step: Step | None = None) -> LostStepError:
+def lost_step(t: int, h: float, norm: float, step: object = None) -> LostStepError:
     """The error for a prescribed step that rounding takes away."""
     advice = "take longer steps or fewer of them, or a smaller W0"
     if isinstance(step, Polyak):
-        advice = "a loss gap so small beside its gradient comes with very large scores: divide the decoder by its norm"
+        advice = "take a smaller W0; where scores are very large, divide the decoder by its norm"
     return LostStepError(
         f"at iteration {t} the step, of length {h:.3g}, is lost in the rounding of W, whose norm is {norm:.3g}: {advice}."
     )
