@@ -1,27 +1,33 @@
 """Hostile problems: the engine equals the equations in many digits, or refuses in words; it is never silently wrong."""
 
-from contextlib import suppress
+import re
+from dataclasses import dataclass
+from typing import Any
 
 import mpmath
 import numpy as np
 import pytest
+from tokenmargin.data.digits import digits
 from tokenmargin.data.problem import TokenProblem
 from tokenmargin.data.sequences import Sequences
+from tokenmargin.data.synthetic import gaussian
 from tokenmargin.errors import (
     InvalidProblemError,
     LostStepError,
-    TokenMarginError,
     UnboundedStepError,
 )
+from tokenmargin.margin.token_svm import solve_token_svm
+from tokenmargin.measures.stability import orbit
 from tokenmargin.model import highprecision as exact
+from tokenmargin.theory.residual import stability_threshold
 from tokenmargin.training.joint import train_joint
-from tokenmargin.training.moments import HeavyBall, train_with_moments
+from tokenmargin.training.moments import Adam, HeavyBall, train_with_moments
 from tokenmargin.training.rules import GradientDescent, NormalizedGD, Polyak
 from tokenmargin.training.train import train
 
 FORMS = ["gram", "matrix"]
 LOSSES = ["logistic", "exponential"]
-DIGITS = 700  # more than the figures of e^-1200, the smallest attention of the runs below
+DIGITS = 60
 
 
 def problem(scores, d=4, seed=0, tokens=1.0, Q=1):
@@ -46,24 +52,23 @@ def judge(rule):
     return exact.polyak(rule.theta, rule.cap)
 
 
-def check(data, rule, steps, W0=None, loss="logistic", form="gram", digits=DIGITS, rtol=1e-9):
-    """Train, and compare W, path length, log gradient norm and log loss gap with many digits."""
+def check(data, rule, steps, W0=None, loss="logistic", form="gram", rtol=1e-9):
+    """Train, and compare W, path length, log gradient norm and log loss gap with many digits.
+
+    W - W0 to rtol of itself, and to what the rounding of W0, 1e-16 ||W0||, does to the margins that decide it.
+    """
     run = train(data, rule, steps, W0, loss=loss, form=form, record=[steps])
-    true = exact.run(data, judge(rule), [steps], W0, loss, digits=digits)
-    W, start = true.matrices[-1], 0.0 if W0 is None else np.linalg.norm(W0)
-    assert np.linalg.norm(run.W() - W) <= rtol * np.linalg.norm(W)
-    assert run.path_length[-1] == pytest.approx(true.path_length[-1], rel=rtol, abs=1e-15 * start)
+    true = exact.run(data, judge(rule), [steps], W0, loss)
+    start = np.zeros((data.d, data.d)) if W0 is None else W0
+    size, moved = np.linalg.norm(start), true.matrices[-1] - start
+    rounding = 1e-15 * size * (1.0 + data.constraints.norms.max() * np.linalg.norm(moved))
+    assert np.linalg.norm(run.W() - true.matrices[-1]) <= rtol * np.linalg.norm(moved) + rounding
+    assert run.path_length[-1] == pytest.approx(true.path_length[-1], rel=rtol + rounding, abs=1e-15 * size)
     for name in ("log_gradient_norm", "log_loss_gap"):
-        if np.isneginf(getattr(true, name)[-1]):
-            continue  # the digits do not resolve it
-        assert getattr(run, name)[-1] == pytest.approx(getattr(true, name)[-1], rel=rtol, abs=rtol)
+        ours, theirs = getattr(run, name)[-1], getattr(true, name)[-1]
+        if not np.isnan(ours):  # the outputs cancel
+            assert ours == pytest.approx(theirs, rel=rtol, abs=rtol + rounding)
     return run
-
-
-def equal_or_refused(*arguments, **options):
-    """As `check`; a typed error will do."""
-    with suppress(TokenMarginError):
-        check(*arguments, **options)
 
 
 # --- The examples -----------------------------------------------------------------------------------------------------
@@ -110,101 +115,251 @@ def test_constraints_without_force_do_not_stop_the_others(case, form):
 
 # --- The table --------------------------------------------------------------------------------------------------------
 
-
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("rule", [NormalizedGD(0.5), GradientDescent(1.0), Polyak(0.5, cap=1.0)], ids=repr)
-@pytest.mark.parametrize("scale", [1e-300, 1e-150, 1e-12, 1.0, 1e3, 1e12, 1e300])
-def test_scores_of_any_scale(scale, rule, loss, form):
-    scores = scale * np.array([[1.0, 0.0, 0.3], [0.5, -0.5, 0.0]])
-    if isinstance(rule, GradientDescent):
-        rule = GradientDescent(1.0 / scale)
-    equal_or_refused(problem(scores), rule, 6, loss=loss, form=form, rtol=1e-8)
+SCORES = [[1.0, 0.0, 0.3], [0.5, -0.4, 0.0]]
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("rule", [NormalizedGD(0.5), GradientDescent(1.0), Polyak(0.5)], ids=repr)
-@pytest.mark.parametrize("size", [1e-150, 1e-80, 1e-12, 1e12, 1e80, 1e150])
-def test_tokens_of_any_scale(size, rule, form):
-    data = problem([[1.0, 0.0, 0.3], [0.5, -0.5, 0.0]], tokens=size)
-    if not isinstance(rule, Polyak):
-        rule = type(rule)(rule.eta / (size if isinstance(rule, NormalizedGD) else min(size, 1e75) ** 2))
-    equal_or_refused(data, rule, 6, form=form, rtol=1e-8)
+@dataclass(frozen=True)
+class Case:
+    """A run, and the error by which it is refused where it is."""
+
+    name: str
+    data: TokenProblem
+    rule: Any
+    steps: int = 6
+    W0: Any = None
+    losses: tuple = ("logistic",)
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize(
-    "shape",
-    [
-        (1, 2, 1, 1),
-        (1, 2, 4, 1),
-        (3, 2, 1, 1),
-        (2, 2, 3, 2),
-        (2, 3, 3, 3),
-        (1, 6, 2, 1),
-    ],
-)
-def test_the_smallest_shapes(shape, loss, form):
-    n, T, d, Q = shape
-    scores = np.random.default_rng(5).standard_normal((n, T))
-    for rule in (NormalizedGD(0.3), GradientDescent(1.0), Polyak(0.3, cap=1.0)):
-        equal_or_refused(
-            problem(scores, d, 2, Q=Q),
-            rule,
-            8,
-            loss=loss,
-            form=form,
-            digits=100,
-            rtol=1e-8,
-        )
+def cases():
+    """The hostile table: (case, loss, form)."""
+    table = [*scores(), *tokens(), *starts(), *shapes(), *degenerate()]
+    return [(case, loss, form) for case in table for loss in case.losses for form in FORMS]
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(
-    "rule",
-    [NormalizedGD(0.1), GradientDescent(1.0), Polyak(0.5), Polyak(0.5, cap=1.0)],
-    ids=repr,
-)
-@pytest.mark.parametrize("norm", [1e2, 1e3, 1e6, 1e10, 1e14, 1e18])
-def test_starts_of_any_norm(norm, rule, form):
+def scores():
+    for scale in (1e-300, 1e-150, 1e-12, 1.0, 1e3, 1e6, 1e9, 1e12, 1e100):
+        data = problem(scale * np.array(SCORES))
+        step = 1.0 / scale
+        for rule in (NormalizedGD(0.5), GradientDescent(step), Polyak(0.5, cap=1.0), Polyak(0.5)):
+            yield Case(f"scores {scale:g}", data, rule, losses=("logistic", "exponential"))
+    balanced = problem([[1e12, 0.0, 3e11], [5e11, -5e11, 0.0]])
+    for rule in (NormalizedGD(0.5), GradientDescent(1e-12), Polyak(0.5, cap=1.0), Polyak(0.5)):
+        yield Case("scores balanced at 1e12", balanced, rule, losses=("logistic", "exponential"))
+    mixed = problem([[1e12, 0, 3e11], [0.5, -0.5, 0], [1e-12, 0, -1e-12]])
+    for rule in (NormalizedGD(0.5), GradientDescent(1.0), Polyak(0.5, cap=1.0), Polyak(0.5)):
+        yield Case("scores mixed", mixed, rule, losses=("logistic", "exponential"))
+
+
+def tokens():
+    for size in (1e-150, 1e-80, 1e-12, 1e12, 1e80, 1e150):
+        data = problem(SCORES, tokens=size)
+        for rule in (NormalizedGD(0.5 / size), GradientDescent(min(1e300, 1.0 / size**2)), Polyak(0.5)):
+            yield Case(f"tokens {size:g}", data, rule)
+
+
+def starts():
     W0 = np.random.default_rng(2).standard_normal((4, 4))
-    W0 *= norm / np.linalg.norm(W0)
-    data = problem([[1.0, 0.0, 0.3], [0.5, -0.5, 0.0]])
-    if norm <= 1e3:
-        return equal_or_refused(data, rule, 4, W0, form=form, digits=1500, rtol=1e-8)
-    try:  # the figures of e^-norm are not affordable: what is left is that no step is counted that W does not take
-        run = train(data, rule, 4, W0, form=form, record=[4])
-    except (LostStepError, UnboundedStepError):
-        return None
-    moved = np.linalg.norm(run.W() - W0)
-    assert moved <= run.path_length[-1] + 4e-16 * norm
-    assert run.path_length[-1] == 0.0 or moved > 0.0
-    return None
+    for norm in (1e2, 1e3, 1e6, 1e8, 1e10, 1e14, 1e18):
+        for rule in (NormalizedGD(0.1), GradientDescent(1.0), Polyak(0.5), Polyak(0.5, cap=1.0)):
+            yield Case(f"start {norm:g}", problem(SCORES), rule, 4, norm * W0 / np.linalg.norm(W0))
+
+
+def shapes():
+    for shape in ((1, 2, 1, 1), (1, 2, 4, 1), (3, 2, 1, 1), (2, 2, 3, 2), (2, 3, 3, 3), (1, 6, 2, 1)):
+        n, T, d, Q = shape
+        values = np.random.default_rng(5).standard_normal((n, T))
+        for rule in (NormalizedGD(0.3), GradientDescent(1.0), Polyak(0.3, cap=1.0)):
+            yield Case(f"shape {shape}", problem(values, d, 2, Q=Q), rule, 8, losses=("logistic", "exponential"))
+
+
+def degenerate():
+    """Copies, zeros, near ties, nearly dependent constraints, and a start saturated on wrong tokens."""
+    rng = np.random.default_rng(1)
+    x, z, values = rng.standard_normal((2, 3, 5)), rng.standard_normal((2, 1, 5)), np.array([[1, 0, 0.5], [0.2, 0, 1]])
+    plain = {"tokens": x, "queries": z, "values": values}
+    copy, wrong, near, zero, still = x.copy(), x.copy(), x.copy(), x.copy(), z.copy()
+    copy[0, 1], wrong[0, 2], near[0, 2], zero[1], still[1] = x[0, 0], x[0, 1], x[0, 1] * (1 + 1e-12), 0.0, 0.0
+    kinds = {
+        "copy of the optimal token": plain | {"tokens": copy},
+        "copies of a wrong token": plain | {"tokens": wrong},
+        "constraints that differ by 1e-12": plain | {"tokens": near},
+        "a sequence of zeros": plain | {"tokens": zero},
+        "a zero query": plain | {"queries": still},
+        "a lead of 1e-9": plain | {"values": np.array([[1, 1 - 1e-9, 0.5], [0.2, 0, 1]])},
+    }
+    for name, arrays in kinds.items():
+        data = TokenProblem(arrays["tokens"], [1, 1], [1.0], arrays["queries"], values=arrays["values"][:, :, None])
+        for rule in (NormalizedGD(0.3), GradientDescent(1.0), Polyak(0.3, cap=1.0)):
+            yield Case(name, data, rule, 8)
+            wrong_start = -200.0 * data.constraints.combine(np.ones(len(data.constraints)))
+            yield Case(f"{name}, saturated", data, rule, 8, wrong_start)
+
+
+# What float64 cannot do: an output that is 0 by cancellation of 1e12, where its size matters; a step of order one beside
+# ||W|| = 1e14; forces along nearly equal constraints that cancel to 1e-12.
+REFUSED = {
+    ("scores balanced at 1e12", GradientDescent): LOSSES,
+    ("scores balanced at 1e12", Polyak): ["logistic"],
+    ("start 1e+14", NormalizedGD): LOSSES,
+    ("start 1e+14", Polyak): LOSSES,
+    ("start 1e+18", NormalizedGD): LOSSES,
+    ("start 1e+18", Polyak): LOSSES,
+    ("constraints that differ by 1e-12, saturated", NormalizedGD): LOSSES,
+    ("constraints that differ by 1e-12, saturated", Polyak): LOSSES,
+}
+
+
+def is_refused(case, loss):
+    return loss in REFUSED.get((case.name, type(case.rule)), ())
+
+
+@pytest.mark.parametrize(("case", "loss", "form"), cases(), ids=lambda x: getattr(x, "name", x))
+def test_hostile_table(case, loss, form):
+    """Each case is computed as in many digits, or refused where `REFUSED` says so: no number is silently wrong."""
+    if not is_refused(case, loss):
+        check(case.data, case.rule, case.steps, case.W0, loss=loss, form=form, rtol=1e-8)
+        return
+    with pytest.raises(LostStepError):
+        train(case.data, case.rule, case.steps, case.W0, loss=loss, form=form, record=[case.steps])
+
+
+def test_what_the_hostile_table_holds():
+    """Its counts: cases, and refusals among them."""
+    table = cases()
+    assert (len(table), sum(is_refused(case, loss) for case, loss, _ in table)) == (412, 24)
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_raw_pixels_under_a_decoder_with_scores_in_the_hundreds(form):
+    """Pixels of 0 to 16, a decoder that scores them in the hundreds: 2000 steps of .001 walk 2, as many digits say."""
+    raw = digits((0, 1), 3, 4, seed=0)
+    data = TokenProblem(16.0 * raw.tokens, raw.labels, 20.0 * np.random.default_rng(0).standard_normal(raw.d))
+    assert data.tokens.max() == 16.0
+    assert 300.0 < np.abs(data.scores).max() < 3000.0
+    check(data, NormalizedGD(0.001), 25, form=form)
+    run = train(data, NormalizedGD(0.001), 2000, form=form)
+    assert run.path_length[-1] == pytest.approx(2.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_pairwise_forces_are_the_equations_as_they_stand(loss):
+    """To 250 digits, where 400 resolve the cancellation."""
+    data = problem(SCORES)
+    with mpmath.workdps(400):
+        logits = np.vectorize(mpmath.mpf, otypes=[object])(300.0 * np.random.default_rng(0).standard_normal((2, 1, 3)))
+        plain, (pairwise, gap) = exact.forces(data, logits, loss), exact.pairwise_forces(data, logits, loss)
+        assert max(abs((a - b) / a) for a, b in zip(plain.flat, pairwise.flat, strict=True)) < mpmath.mpf(10) ** -250
+        e = np.vectorize(mpmath.exp, otypes=[object])(logits)
+        m = ((e / e.sum(axis=2, keepdims=True))[:, 0] * data.scores).sum(axis=1)
+        value = {"exponential": lambda m: mpmath.exp(-m), "logistic": lambda m: mpmath.log(1 + mpmath.exp(-m))}[loss]
+        excess = sum(value(x) - value(best) for x, best in zip(m, data.optimal_scores, strict=True)) / data.n
+        assert abs(gap - excess) < gap * mpmath.mpf(10) ** -100
+
+
+def test_uncapped_polyak_meets_saturated_wrong_tokens_and_its_advice_works():
+    """Of 40 unseen problems, those whose step has no finite size: the sequence is named, and the cap is followed."""
+    refused = {}
+    for seed in range(40):
+        try:
+            train(gaussian(6, 5, 24, seed=seed, scores="gaussian"), Polyak(0.8), 300, record=[300])
+        except UnboundedStepError as error:
+            refused[seed] = str(error)
+    assert list(refused) == [9, 15, 17, 20, 35]
+    for seed, message in refused.items():
+        assert re.search(r"the step is e\^[0-9.e+]{4,9}: the attention of sequence \d has saturated", message)
+        cap = float(message.partition("cap=")[2].partition(")")[0])
+        run = train(gaussian(6, 5, 24, seed=seed, scores="gaussian"), Polyak(0.8, cap=cap), 300)
+        assert run.log_loss_gap[-1] < run.log_loss_gap[0]
+
+
+# --- Chaos ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_below_the_edge_of_stability_runs_are_those_of_many_digits(seed):
+    data = gaussian(3, 3, 8, seed=seed)
+    check(data, NormalizedGD(0.5 * stability_threshold(solve_token_svm(data))), 100, rtol=1e-12)
+
+
+def test_above_the_edge_errors_are_those_of_chaos():
+    """At 4 h* two runs in eighty digits from starts 1e-15 apart are 1e-4 apart after fifty steps and as far as can be after
+    a hundred; the engine's distance from them is no larger, and eighty digits differ from forty by nothing so far."""
+    data = gaussian(3, 3, 8, seed=4)
+    eta, record = 4.0 * stability_threshold(solve_token_svm(data)), [10, 30, 50]
+    kick = data.constraints.combine(np.ones(len(data.constraints)))
+    kick *= 1e-15 / np.linalg.norm(kick)
+    run = train(data, NormalizedGD(eta), 50, record=record)
+    forty, true = (exact.run(data, exact.normalized(eta), record, digits=digits).matrices for digits in (40, 80))
+    kicked = exact.run(data, exact.normalized(eta), record, kick, digits=80).matrices
+    growth = [np.linalg.norm(a - b) for a, b in zip(kicked, true, strict=True)]
+    error = [np.linalg.norm(run.W(k + 1) - W) for k, W in enumerate(true)]
+    assert growth[2] > 1e8 * 1e-15
+    assert (np.array(error) < 100.0 * np.maximum(growth, 1e-15 * np.linalg.norm(true, axis=(1, 2)))).all()
+    assert np.abs(forty - true).max() < 1e-15 * np.abs(true).max()
+
+
+@pytest.mark.parametrize("form", [*FORMS, "reference"])
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize(
     "rule",
-    [GradientDescent(1e300), NormalizedGD(1e200), Polyak(1e300), HeavyBall(1e300)],
+    [
+        GradientDescent(1e300),
+        NormalizedGD(1e200),
+        Polyak(1e300),
+        Polyak(1e300, cap=1e250),
+        HeavyBall(1e300),
+        Adam(1e300),
+        Adam(1e200, eps=0.0),
+    ],
     ids=repr,
 )
-def test_absurd_steps_are_refused(rule, form):
+def test_absurd_steps_are_refused(rule, loss, form):
     data = problem([[1.0, 0.0], [0.5, 0.0]])
-    with pytest.raises(UnboundedStepError, match=r"the step is e\^") as caught:
-        train_with_moments(data, rule, 5) if isinstance(rule, HeavyBall) else train(data, rule, 5, form=form)
+    run, options = (train_with_moments, {}) if isinstance(rule, HeavyBall | Adam) else (train, {"form": form})
+    with pytest.raises(UnboundedStepError, match=r"the step is e\^\d") as caught:
+        run(data, rule, 5, loss=loss, **options)
     assert len(str(caught.value)) < 400
+    assert isinstance(rule, Polyak) or "Polyak" not in str(caught.value)
+
+
+def test_moments_refuse_what_float64_does_not_resolve():
+    balanced = problem([[1e12, 0.0, 3e11], [5e11, -5e11, 0.0]])
+    with pytest.raises(LostStepError, match="float64 resolves the outputs"):
+        train_with_moments(balanced, HeavyBall(1e-12), 5)
+    with pytest.raises(LostStepError, match="float64 resolves the outputs"):
+        train_with_moments(problem(1e12 * np.array(SCORES)), Adam(0.1, eps=0.0), 5, loss="exponential")
+    far = 1e18 * np.eye(4) / 2
+    with pytest.raises(LostStepError, match="lost in the rounding of W"):
+        train_with_moments(problem(SCORES), Adam(0.1, eps=0.0), 5, far)
+    run = train_with_moments(problem(SCORES), HeavyBall(0.1), 5, far)
+    assert run.path_length[-1] == 0.0
+    np.testing.assert_array_equal(run.W(), far)
+
+
+def test_moments_rest_where_there_is_no_force():
+    data = TokenProblem(np.ones((1, 2, 3)), [1.0], [1.0], np.zeros((1, 1, 3)), values=np.array([[[1.0], [0.0]]]))
+    for rule in (HeavyBall(1.0), Adam(1.0), Adam(1.0, eps=0.0)):
+        np.testing.assert_array_equal(train_with_moments(data, rule, 5).W(), 0.0)
+
+
+def test_orbits_refuse_steps_that_are_lost_beside_their_start():
+    data = gaussian(3, 3, 12, seed=0)
+    svm = solve_token_svm(data)
+    with pytest.raises(LostStepError, match="lost in the rounding of W"):
+        orbit(data, NormalizedGD(0.1), svm, 5, 5, 1e18 * svm.W)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_polyak_at_a_saturated_wrong_token_gives_advice_that_works(form):
     data = problem([[1.0, 0.0], [0.5, 0.0]])
     W0 = -300.0 * data.constraints.combine(np.ones(2))
-    with pytest.raises(UnboundedStepError, match=r"a token of sequence \d.* Polyak\(theta, cap=") as caught:
+    with pytest.raises(
+        UnboundedStepError, match=r"the attention of sequence \d has saturated on .* Polyak\(theta, cap="
+    ) as caught:
         train(data, Polyak(0.5), 5, W0, form=form)
     cap = float(str(caught.value).partition("cap=")[2].partition(")")[0])
     assert cap == pytest.approx(1.0 / data.constraints.norms.max(), rel=1e-2)
-    check(data, Polyak(0.5, cap=cap), 5, W0, form=form, digits=2500)
+    check(data, Polyak(0.5, cap=cap), 5, W0, form=form)
 
 
 def test_a_step_that_is_lost_in_rounding_is_an_error():
@@ -262,7 +417,7 @@ def test_joint_runs_against_many_digits(case, loss, full):
     eta0, steps = (0.5, 12) if case == "large" else (2.0, 12)
     options = {"eta0": eta0, "decay": 0.0, "loss": loss}
     run = train_joint(data, steps, normalizer="full" if full else "separate", **options)
-    W, u, path_W, path_u = exact.joint(data, steps, full=full, digits=3000 if case == "large" else DIGITS, **options)
+    W, u, path_W, path_u = exact.joint(data, steps, full=full, digits=DIGITS, **options)
     for ours, true in (
         (run.W(), W),
         (run.u(), u),
@@ -271,3 +426,36 @@ def test_joint_runs_against_many_digits(case, loss, full):
     ):
         assert np.linalg.norm(ours - true) <= 1e-8 * np.linalg.norm(true)
     assert mpmath.mp.dps == 15
+
+
+@pytest.mark.parametrize(
+    "options", [{"eta0": -5.0}, {"eta0": np.nan}, {"eta0": np.inf}, {"decay": np.nan}, {"decay": -1}]
+)
+def test_joint_steps_that_are_no_sizes_are_refused(options):
+    with pytest.raises(ValueError, match=r"eta0 is|decay is"):
+        train_joint(gaussian(2, 2, 4, seed=0), 5, **options)
+
+
+@pytest.mark.parametrize("steps", [np.nan, np.inf, -1, 2.5, "5"])
+def test_joint_counts_that_are_no_integers_are_refused(steps):
+    with pytest.raises(InvalidProblemError, match="steps"):
+        train_joint(gaussian(2, 2, 4, seed=0), steps)
+
+
+@pytest.mark.parametrize("normalizer", ["separate", "full"])
+def test_joint_steps_beyond_float64_are_refused(normalizer):
+    data = gaussian(2, 2, 4, seed=0)
+    with pytest.raises(UnboundedStepError, match=r"the step is e\^460.5, .* give the rule a shorter step"):
+        train_joint(data, 5, eta0=1e200, normalizer=normalizer)
+    with pytest.raises(LostStepError, match="lost in the rounding of W"):
+        train_joint(data, 50, eta0=1.0, decay=40.0, normalizer=normalizer)
+
+
+def test_joint_runs_do_not_see_what_tokens_have_in_common():
+    """A common part of 1e6 cancels from the forces on W before they are formed, as many digits say."""
+    rng = np.random.default_rng(4)
+    data = Sequences(rng.standard_normal((3, 3, 5)) + 1e6, [1.0, 1.0, 1.0], rng.standard_normal((3, 5)))
+    run = train_joint(data, 6, eta0=1e-6, decay=0.0)
+    W, u, *_ = exact.joint(data, 6, eta0=1e-6, decay=0.0)
+    assert np.linalg.norm(run.W() - W) <= 1e-8 * np.linalg.norm(W)
+    assert np.linalg.norm(run.u() - u) <= 1e-8 * np.linalg.norm(u)

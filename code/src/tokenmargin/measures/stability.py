@@ -13,8 +13,8 @@ from ..data.problem import TokenProblem
 from ..margin.token_svm import TokenSVM
 from ..model.losses import Loss
 from ..training.forms import rule_code
-from ..training.kernels import advance_gram, layout_of
-from ..training.rules import NormalizedGD, Step, lost_gradient, unbounded_step
+from ..training.kernels import CANCELS, COARSE_SLOPES, TAKEN, Rule, advance_gram, layout_of
+from ..training.rules import NormalizedGD, Step, coarse_slopes, lost_gradient, lost_step, unbounded_step
 from ..training.train import train
 from ..training.trajectory import Trajectory
 from ..types import Array
@@ -114,7 +114,7 @@ def orbit(
     UnboundedStepError
         If a step makes margins that float64 cannot resolve.
     LostStepError
-        If the gradient cancels to rounding.
+        If the gradient cancels to rounding, or a step is lost in the rounding of W.
     """
     gram = np.ascontiguousarray(problem.constraints.gram)
     C = np.zeros(len(gram)) if W0 is None else np.linalg.lstsq(gram, problem.constraints.margins(W0), rcond=None)[0]
@@ -125,26 +125,36 @@ def orbit(
             f"step is {step!r}; orbits are compiled for the built-in rules: use `train` with every step recorded."
         )
     layout = layout_of(problem, loss)
-    _, log_step, failed = advance_gram(gram, mu0, C, mu, 0, skip, rule, layout)
-    if failed < 0:
-        forms, scales, log_step, failed = _squares(gram, mu0, C, mu, skip, keep, svm.duals, rule, layout)
-    if failed >= 0:
-        raise lost_gradient(failed) if math.isnan(log_step) else unbounded_step(failed, log_step, step=step)
-    return root_of_form(forms, scales, len(gram))
+    rule = rule._replace(reach=float(gram_norm(gram, C)))
+    path, why, failed, log_step = advance_gram(gram, mu0, C, mu, 0, skip, rule, layout)
+    if why == TAKEN:
+        rule = rule._replace(reach=rule.reach + path)
+        forms, scales, why, failed, log_step = _squares(gram, mu0, C, mu, skip, keep, svm.duals, rule, layout)
+    if why == TAKEN:
+        return root_of_form(forms, scales, len(gram))
+    if why == CANCELS:
+        raise lost_gradient(failed)
+    if why == COARSE_SLOPES:
+        raise coarse_slopes(failed, log_step)
+    if log_step <= math.log(layout.largest_step):
+        raise lost_step(failed, math.exp(log_step), float(gram_norm(gram, C)), step)
+    raise unbounded_step(failed, log_step, step=step)
 
 
 @njit(cache=True)
 def _squares(gram, mu0, C, mu, skip, keep, duals, rule, layout):
     """||W - c What||_F^2 after each of `keep` steps, from W = sum C_k V_k and its margins mu, and the absolute sum of its
-    terms; with what `advance` returns."""
+    terms; with what `advance_gram` returns."""
+    code, a, b, reach = rule
     v = gram @ duals
     forms, scales = np.empty(keep), np.empty(keep)
     for j in range(keep):
         t = skip + j
-        _, log_step, failed = advance_gram(gram, mu0, C, mu, t, t + 1, rule, layout)
-        if failed >= 0:
-            return forms, scales, log_step, failed
+        path, why, failed, log_step = advance_gram(gram, mu0, C, mu, t, t + 1, Rule(code, a, b, reach), layout)
+        if why != TAKEN:
+            return forms, scales, why, failed, log_step
+        reach += path
         along = (C @ v) / (duals @ v)
         forms[j] = (C - along * duals) @ (mu - along * v)
         scales[j] = (np.abs(C) + abs(along) * duals) @ (np.abs(mu) + abs(along) * v)
-    return forms, scales, 0.0, -1
+    return forms, scales, TAKEN, -1, 0.0

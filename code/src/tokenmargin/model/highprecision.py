@@ -1,7 +1,10 @@
-"""The equations of `attention` as they stand, in arithmetic of many digits (mpmath): what float64 is judged by.
+"""The equations of `attention` in arithmetic of many digits (mpmath): what float64 is judged by.
 
-Slow, and without any rearrangement: the digits alone resolve the cancellation in gamma_opt - m, so `digits` must
-exceed -log10(1 - s_opt) by as many figures as are wanted.
+`forces`, and with it `gradient_direction` and `normalized_gd`, has the equations as they stand: the digits alone resolve the
+cancellation in gamma_t - m, so `digits` must exceed -log10(1 - s_opt) by as many figures as are wanted. `run` and `joint`
+write gamma_t - m = sum_s s_s (gamma_t - gamma_s), an identity: the digits need only hold the logits and outputs themselves to
+forty places (`enough_digits`), at any 1 - s_opt, which makes these quick enough for a map of many runs. A test holds the two
+against each other.
 """
 
 from __future__ import annotations
@@ -21,9 +24,9 @@ from .attention import query_weights
 from .losses import Loss, known_loss
 
 _number = np.vectorize(mpmath.mpf, otypes=[object])
-
-
 _exp = np.vectorize(mpmath.exp, otypes=[object])
+_expm1 = np.vectorize(mpmath.expm1, otypes=[object])
+_log1p = np.vectorize(mpmath.log1p, otypes=[object])
 
 
 def forces(problem: TokenProblem, logits: Array, loss: Loss = "logistic") -> Array:
@@ -35,6 +38,23 @@ def forces(problem: TokenProblem, logits: Array, loss: Loss = "logistic") -> Arr
     e_m = _exp(-(weight * m_q).sum(axis=1))
     slope = e_m / (1 + e_m) if known_loss(loss) == "logistic" else e_m
     return (slope[:, None] * weight)[:, :, None] * s * (gamma[:, None, :] - m_q[:, :, None]) / problem.n
+
+
+def pairwise_forces(problem: TokenProblem, logits: Array, loss: Loss = "logistic") -> tuple[Array, Any]:
+    """The same forces f_iqt, shape (n, Q, T), and the loss gap L - L*, by differences of scores: no figures are lost.
+
+    The gap is the mean of l(m_i) - l(gamma_{i,opt}) = e^{-gamma_{i,opt}} (e^{delta_i} - 1), and log(1 + that/(1 + e^{-gamma_{i,opt}}))
+    for the logistic loss, delta_i = gamma_{i,opt} - m_i.
+    """
+    gamma, weight = (_number(np.where(problem.mask, problem.scores, 0.0)), _number(query_weights(problem)))
+    s, best = _shares(problem, logits), _number(problem.optimal_scores)
+    ahead = ((gamma[:, :, None] - gamma[:, None, :])[:, None] * s[:, :, None, :]).sum(axis=3)  # gamma_t - m_iq
+    delta = (weight * (s * (best[:, None] - gamma)[:, None, :]).sum(axis=2)).sum(axis=1)
+    e_m, e_best, lost = _exp(delta - best), _exp(-best), _expm1(delta)
+    logistic = known_loss(loss) == "logistic"
+    slope = e_m / (1 + e_m) if logistic else e_m
+    gap = _log1p(e_best * lost / (1 + e_best)) if logistic else e_best * lost
+    return (slope[:, None] * weight)[:, :, None] * s * ahead / problem.n, gap.sum() / problem.n
 
 
 def gradient_direction(problem: TokenProblem, W: ArrayLike, loss: Loss = "logistic", *, digits: int) -> Array:
@@ -53,6 +73,15 @@ def gradient_direction(problem: TokenProblem, W: ArrayLike, loss: Loss = "logist
         f = forces(problem, np.stack([turned[i] @ X[i].T for i in range(problem.n)]), loss)
         G = -sum((f[i] @ X[i]).T @ Z[i] for i in range(problem.n))
         return np.asarray(G / mpmath.sqrt((G * G).sum()), dtype=float)
+
+
+def enough_digits(problem: TokenProblem, W0: ArrayLike | None = None) -> int:
+    """Digits in which logits at W0 and scores, whose exponentials are taken, have forty places after the point."""
+    score = float(np.abs(problem.scores[problem.mask]).max())
+    start = 0.0 if W0 is None else float(np.linalg.norm(np.asarray(W0, dtype=float)))
+    longest = float(problem.constraints.norms.max(initial=0.0))
+    margin = np.log10(start) + np.log10(longest) if start * longest != 0.0 else 0.0
+    return 40 + int(np.ceil(max(0.0, np.log10(score) if score > 0.0 else 0.0, margin)))
 
 
 @dataclass(frozen=True)
@@ -81,9 +110,9 @@ def run(
     W0: ArrayLike | None = None,
     loss: Loss = "logistic",
     *,
-    digits: int,
+    digits: int | None = None,
 ) -> ExactRun:
-    """Run W_{t+1} = W_t - h_t grad L/||grad L||, every operation with `digits` decimal digits.
+    """Run W_{t+1} = W_t - h_t grad L/||grad L||, every operation in many digits.
 
     Parameters
     ----------
@@ -93,18 +122,20 @@ def run(
         Iterations to record; the run ends at the last.
     W0 : array, shape (d, d), optional
         Start, read exactly; default zero.
+    digits : int, optional
+        Default `enough_digits`, for as long as W is not much larger than W0 and the scores.
     """
     rows, wanted = [], set(np.asarray(record).tolist())
-    with mpmath.workdps(digits):
+    with mpmath.workdps(digits or enough_digits(problem, W0)):
         X, Z = _number(problem.tokens), _number(problem.queries)
         W = _number(np.zeros((problem.d, problem.d)) if W0 is None else np.asarray(W0, dtype=float))
         path = mpmath.mpf(0)
         for t in range(int(np.max(record)) + 1):
             turned = Z @ W.T
             a = np.stack([turned[i] @ X[i].T for i in range(problem.n)])
-            f = forces(problem, a, loss)
+            f, gap = pairwise_forces(problem, a, loss)
             descent = sum((f[i] @ X[i]).T @ Z[i] for i in range(problem.n))
-            norm, gap = (mpmath.sqrt((descent * descent).sum()), _loss_gap(problem, a, loss))
+            norm = mpmath.sqrt((descent * descent).sum())
             if t in wanted:
                 rows.append((np.asarray(W, dtype=float), float(path), _log(norm), _log(gap), _log_off(problem, a)))
             if norm > 0:
@@ -181,7 +212,7 @@ def joint(
     decay: float,
     full: bool = False,
     loss: Loss = "exponential",
-    digits: int,
+    digits: int = 60,
 ) -> tuple[Array, Array, float, float]:
     """W, u and the lengths of their paths after `steps` joint steps from zero (one query each), in many digits.
 
@@ -197,10 +228,11 @@ def joint(
                 there = sequences.mask[i]
                 e = np.where(there, _exp(X[i] @ (W @ Z[i])), mpmath.mpf(0))
                 s, score = e / e.sum(), y[i] * (X[i] @ u)
+                ahead = (score[:, None] - score[None, :]) @ s  # score - s'score
                 e_m = mpmath.exp(-(s @ score))
                 slope = (e_m / (1 + e_m) if known_loss(loss) == "logistic" else e_m) / n
                 g_u = g_u + slope * y[i] * (s @ X[i])
-                g_W = g_W + slope * np.outer((s * (score - s @ score)) @ X[i], Z[i])
+                g_W = g_W + slope * np.outer((s * ahead) @ X[i], Z[i])
             norms = [mpmath.sqrt((g * g).sum()) for g in (g_W, g_u)]
             both = mpmath.sqrt(norms[0] ** 2 + norms[1] ** 2)
             h = mpmath.mpf(eta0) * mpmath.mpf(t + 1) ** -mpmath.mpf(decay)
@@ -217,16 +249,6 @@ def _log(x: Any) -> float:
 def _shares(problem: TokenProblem, logits: Array) -> Array:
     e = np.where(problem.mask[:, None, :], _exp(logits), mpmath.mpf(0))
     return e / e.sum(axis=2, keepdims=True)
-
-
-def _loss_gap(problem: TokenProblem, logits: Array, loss: Loss) -> Any:
-    """L - L*, the difference as it stands."""
-    gamma, weight = (_number(np.where(problem.mask, problem.scores, 0.0)), _number(query_weights(problem)))
-    m = (weight * (_shares(problem, logits) * gamma[:, None, :]).sum(axis=2)).sum(axis=1)
-    e_m, e_best = _exp(-m), _exp(-_number(problem.optimal_scores))
-    if known_loss(loss) == "exponential":
-        return (e_m - e_best).sum() / problem.n
-    return sum(mpmath.log(1 + a) - mpmath.log(1 + b) for a, b in zip(e_m, e_best, strict=True)) / problem.n
 
 
 def _log_off(problem: TokenProblem, logits: Array) -> Array:

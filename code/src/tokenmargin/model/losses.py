@@ -40,20 +40,38 @@ def softplus(m):
 
 
 @njit(cache=True)
+def log_share_lost(delta, log_delta):
+    """log(1 - e^-delta) for delta >= 0, given with its logarithm: delta itself may underflow."""
+    if delta > 30.0:
+        return math.log1p(-math.exp(-delta))
+    return math.log(-math.expm1(-delta)) if delta > 1e-17 else log_delta
+
+
+@njit(cache=True)
 def log_loss_gap_of(delta, log_delta, gamma, exponential):
     """log(l(gamma - delta) - l(gamma)) for delta >= 0, given with its logarithm: delta itself may underflow.
 
     l(gamma - delta) - l(gamma) = e^y (exponential) or log(1 + e^y) (logistic) with
     y = log(e^delta - 1) + log(-l'(gamma)): no difference is taken, and nothing overflows.
     """
-    if delta > 30.0:
-        log_expm1 = delta + math.log1p(-math.exp(-delta))
-    else:
-        log_expm1 = math.log(math.expm1(delta)) if delta > 1e-17 else log_delta
+    log_expm1 = delta + log_share_lost(delta, log_delta)
     if exponential:
         return log_expm1 - gamma
     y = log_expm1 - softplus(gamma)
     return y if y < -37.0 else math.log(softplus(y))
+
+
+@njit(cache=True)
+def relative_log_loss_gap(delta, log_delta, gamma, log_slope, ref, exponential):
+    """log(l(gamma - delta) - l(gamma)) - ref, where log(-l') = log_slope + ref where -l' is an exponential (ref < -37).
+
+    e^-m (1 - e^-delta), over 1 + e^-gamma for the logistic loss: a difference of two large outputs is never taken twice.
+    """
+    if exponential:
+        return log_slope + log_share_lost(delta, log_delta)
+    if ref < -37.0:
+        return log_slope + log_share_lost(delta, log_delta) - softplus(-gamma)
+    return log_loss_gap_of(delta, log_delta, gamma, exponential) - ref
 
 
 @njit(cache=True)

@@ -14,21 +14,25 @@ from ..model.attention import gradient, infimum, loss_value
 from ..model.losses import Loss
 from ..types import Array
 from .kernels import (
+    COARSE_SLOPES,
     GRADIENT_DESCENT,
     HALF_ULP,
+    NO_DIRECTION,
     NORMALIZED_GD,
     POLYAK,
     RESOLVED,
+    SLOPES_KNOWN,
+    TAKEN,
+    TOO_LONG_OR_SHORT,
     Rule,
     advance_gram,
     in_units,
     layout_of,
-    scaled_weights,
+    weights_and_gap,
 )
-from .rules import GradientDescent, NormalizedGD, Polyak, Step, lost_gradient, lost_step, unbounded_step
+from .rules import GradientDescent, NormalizedGD, Polyak, Step, coarse_slopes, lost_gradient, lost_step, unbounded_step
 
-NO_DIRECTION = 1e-13  # share of sum |p_k| ||V_k|| below which ||grad L|| is rounding
-LARGEST_SCORE = 1e6  # of rules that read loss or gradient: outputs, hence logarithms of slopes, are known to 1e-10
+SATURATED = 10.0  # logits by which a wrong token leads the optimal one whose attention is then said to be lost
 MODERATE = 1e70  # lengths of constraints within 1e-70..1e70 are counted as they are
 
 
@@ -49,12 +53,10 @@ class State(ABC):
         self.p = np.zeros(len(problem.constraints))
         self.setup(W0)
         require_margins(self.mu)
-        if not isinstance(step, NormalizedGD):
-            require_slopes(problem)
 
-    def weights(self) -> tuple[float, float]:
-        """Fill p with e^-c p_k at the present margins; return (c, log loss gap)."""
-        return scaled_weights(self.mu, self.layout, self.p)
+    def weights(self) -> tuple[float, float, float, tuple[float, ...]]:
+        """Fill p with e^-(c + ref) p_k at the present margins; return c, ref, log(loss gap) - ref, errors of slopes by rule."""
+        return weights_and_gap(self.mu, self.layout, self.p)
 
     @abstractmethod
     def setup(self, W0: Array) -> None:
@@ -85,44 +87,59 @@ class State(ABC):
 
     def take(self, t: int) -> bool:
         """Take one step; False where W stays, and with it every later step."""
-        c, log_gap = self.weights()
+        c, ref, gap, errors = self.weights()
         direction, norm = self.direction()
         if norm == 0.0:
             return False
+        log_norm = c + math.log(norm)
+        if not isinstance(self.step, Polyak):
+            log_norm, gap = log_norm + ref, gap + ref  # a ratio of the two does not need it
         try:
-            h = self.step.effective_step(t, c + math.log(norm), log_gap)
+            h = self.step.effective_step(t, log_norm, gap)
         except UnboundedStepError:
             if not isinstance(self.step, Polyak):
                 raise
-            raise self.refusal(t, math.log(self.step.theta) + log_gap - c - math.log(norm)) from None
+            raise self.refusal(t, math.log(self.step.theta) + gap - log_norm) from None
         if not h >= 0.0:
             raise ValueError(f"at iteration {t} the rule {self.step!r} gives the step {h}; it must be a number >= 0.")
         prescribed = self.exact and isinstance(self.step, NormalizedGD | Polyak)
         if h > self.layout.largest_step:
-            raise self.refusal(t, math.log(h))
+            raise self.refusal(t, math.log(h) if h < math.inf else log_norm + math.log(getattr(self.step, "eta", 1.0)))
         if prescribed and h * RESOLVED < self.reach:
-            raise lost_step(t, h, self.reach)
+            raise lost_step(t, h, self.reach, self.step)
         if prescribed and norm < NO_DIRECTION * float(np.abs(self.p) @ self.layout.length):
             raise lost_gradient(t)
-        if h < HALF_ULP * self.reach:
+        if h <= HALF_ULP * self.reach:
             return not isinstance(self.step, GradientDescent)  # not taken, hence not counted
+        if errors[self.kind_of(h)] > SLOPES_KNOWN:
+            raise coarse_slopes(t, errors[self.kind_of(h)])
         self.move(direction, h / norm)
         self.path += h
         return True
 
+    def kind_of(self, h: float) -> int:
+        """The kind of rule that took a step of length h: at its cap, Polyak's is of prescribed length."""
+        if isinstance(self.step, NormalizedGD) or (isinstance(self.step, Polyak) and h == self.step.cap):
+            return NORMALIZED_GD
+        return POLYAK if isinstance(self.step, Polyak) else GRADIENT_DESCENT
+
     def refusal(self, t: int, log_h: float) -> TokenMarginError:
         """The error for a step that the kernel or a rule would not take at the present margins."""
         if log_h <= math.log(self.layout.largest_step):
-            return lost_step(t, math.exp(log_h), self.reach)
-        wrong = int(self.problem.constraints.sequence[self.mu.argmin()]) if self.mu.min() < 0.0 else None
+            return lost_step(t, math.exp(log_h), self.reach, self.step)
+        wrong = int(self.problem.constraints.sequence[self.mu.argmin()]) if self.mu.min() < -SATURATED else None
         return unbounded_step(t, log_h, self.layout.largest_step / RESOLVED, wrong, self.step)
 
     def record(self, t: int) -> tuple:
-        c, log_gap = self.weights()
+        c, ref, gap, errors = self.weights()
         _, norm = self.direction()
         log_norm = c + math.log(norm) if norm > 0.0 else -math.inf
-        h = self._step_or_nan(t, log_norm, log_gap) if norm > 0.0 else 0.0
-        return self.snapshot(), self.mu.copy(), self.path, h, log_norm, log_gap
+        if self.exact and norm < NO_DIRECTION * float(np.abs(self.p) @ self.layout.length):
+            log_norm = math.nan
+        common = 0.0 if isinstance(self.step, Polyak) else ref
+        h = self._step_or_nan(t, log_norm + common, gap + common) if norm > 0.0 else 0.0
+        logs = (known(value + ref, errors[GRADIENT_DESCENT]) for value in (log_norm, gap))
+        return self.snapshot(), self.mu.copy(), self.path, h, *logs
 
     def _step_or_nan(self, t: int, log_norm: float, log_gap: float) -> float:
         """h_t; not a number where no step can be taken, unless that is so at the start."""
@@ -153,14 +170,16 @@ class GramState(State):
         if rule is None:
             return super().advance(t0, t1)
         while t0 < t1:
-            path, log_step, failed = advance_gram(
+            path, why, failed, log_step = advance_gram(
                 self.gram, self.mu0, self.coefficients, self.mu, t0, t1, rule._replace(reach=self.reach), self.layout
             )
             self.path += path
-            if failed < 0:
+            if why == TAKEN:
                 return
-            if not math.isnan(log_step):
+            if why == TOO_LONG_OR_SHORT:
                 raise self.refusal(failed, log_step)
+            if why == COARSE_SLOPES:
+                raise coarse_slopes(failed, log_step)
             if not self.take(failed):  # the Gram matrix does not resolve this gradient: its entries do
                 return
             t0 = failed + 1
@@ -227,9 +246,9 @@ class ReferenceState(State):
         self.W = W0.copy()
         self.mu = self.problem.constraints.margins(W0)
 
-    def weights(self) -> tuple[float, float]:
+    def weights(self) -> tuple[float, float, float, tuple[float, ...]]:
         gap = loss_value(self.problem, self.W, self.loss) - infimum(self.problem, self.loss)
-        return 0.0, math.log(gap) if gap > 0.0 else -math.inf
+        return 0.0, 0.0, math.log(gap) if gap > 0.0 else -math.inf, (0.0, 0.0, 0.0)
 
     def direction(self) -> tuple[Array, float]:
         descent = -gradient(self.problem, self.W, self.loss)
@@ -262,14 +281,9 @@ def unit_gram(constraints: Constraints, unit: Array) -> Array:
     return (difference @ difference.T) * (queries @ queries.T)
 
 
-def require_slopes(problem: TokenProblem) -> None:
-    """Refuse scores whose rounding the losses' slopes see: rules that read the sizes of loss and gradient need these."""
-    size = float(np.abs(problem.scores[problem.mask]).max())
-    if size > LARGEST_SCORE:
-        raise InvalidProblemError(
-            f"the scores reach {size:.3g}: float64 resolves outputs of that size to {size * 2.0**-53:.1g} only, and loss and "
-            "gradient no better. Give a smaller decoder, or take normalised steps of prescribed length."
-        )
+def known(logarithm: float, error: float) -> float:
+    """A logarithm of the loss gap or of its gradient; not a number where rounding of the outputs is more than `SLOPES_KNOWN`."""
+    return logarithm if error <= SLOPES_KNOWN * max(1.0, abs(logarithm)) else math.nan
 
 
 def require_margins(mu: Array) -> None:

@@ -1,8 +1,9 @@
 """Compiled kernels: the gradient's weights in log scale, and steps in coefficient form.
 
 No exponential is formed that could under- or overflow, whatever ||W||, the scores and the lengths of the tokens; what is lost
-is the rounding of margins and scores, and where it would decide, the run is refused (`RESOLVED`). Per row r = (sequence, query) let top be its
-most attended token, g_t = gamma_top - gamma_t, x_t = a_t - a_top <= 0, and b_r = max_t (x_t + log|g_t|). Then
+is the rounding of margins and scores, and where it would decide, the run is refused (`RESOLVED`, `slope_error`). Per row
+r = (sequence, query) let top be its most attended token, g_t = gamma_top - gamma_t, x_t = a_t - a_top <= 0, and b_r an
+exponent with |g_t| e^{x_t - b_r} <= 1. Then
 
     D_r = gamma_top - m_r = e^{b_r} sum_t sign(g_t) e_t / S_r,   e_t = exp(x_t + log|g_t| - b_r) <= 1,   S_r = sum_t e^{x_t},
 
@@ -11,9 +12,13 @@ constraint in -grad L = sum_k p_k V_k,
 
     p_k = (1/n) w_r (-l'(m_i)) e^{b_r}/S_r (sign(g_k) e_k - e^{x_k} sum_t sign(g_t) e_t / S_r),
 
-where tokens that score as the top one (g_k = 0) keep the second part alone. With log(-l'(m_i)) formed without underflow the
-shared exponent c = max_k (log of the first factors + x_k + log|g_k| + log||V_k||) is the size of the largest force: every
-e^-c p_k that matters is of order one. A constraint with V_k = 0 exerts no force, and has no say in c.
+where tokens that score as the top one (g_k = 0) keep the second part alone. The slopes -l'(m_i) are known relative to the
+largest, e^ref times a number of order one; with the largest force e^(c + ref), every e^-(c + ref) p_k that matters is of order
+one, and so is the loss gap: a step that is a ratio of the two, as Polyak's, never sees ref, which at scores of 1e12 has lost
+four decimals. A constraint with V_k = 0 exerts no force, and has no say in c.
+
+Where the gaps of a row, and the lengths of its constraints, are of comparable sizes (`plain`), e_t is e^{x_t} times a ratio of
+gaps that is known beforehand, and no logarithm is taken.
 
 Tokens of a sequence that are equal have equal attention, and act together as one token with their mean score: the layout
 gives each of them that mean. Their own forces, which would cancel to rounding, never arise.
@@ -29,18 +34,26 @@ from numba import njit
 
 from ..data.problem import TokenProblem
 from ..model.attention import query_weights
-from ..model.losses import Loss, log_loss_gap_of, log_mean, negative_slope
+from ..model.losses import Loss, log_mean, negative_slope, relative_log_loss_gap
+from ..model.weights import require_finite
 from ..types import Array
 
 GRADIENT_DESCENT, NORMALIZED_GD, POLYAK = 0, 1, 2
-LARGEST_FLOAT = float(np.finfo(float).max)
 
 LOWEST = -746.0  # e^LOWEST is zero
+COMPARABLE = 1e-60  # ratio of gaps, and of lengths, whose squares are far from underflow
+SHALLOW = 500.0  # e^-SHALLOW times such ratios is a normal float
+TAME = 300.0  # size of scores whose losses are normal floats, and so are the gaps between them
 SMALLEST_GAP = 1e-280  # of the loss, that is summed as it is
 REFRESH = 256  # steps between recomputations of the margins from the coefficients, so that rounding cannot drift
 RESOLVED = 1e12  # largest margin that a step may make, and largest ||W||/h: past it float64 leaves under four digits
 HALF_ULP = 2.0**-53  # a step shorter than this share of ||W|| leaves W as it is
-CANCELLED = 1e-8  # ||e^-c grad L||^2, of forces of order one, below which the Gram matrix no longer resolves it
+CANCELLED = 1e-8  # ||grad L||^2 beside the square of the sum of the forces that the Gram matrix still resolves
+NO_DIRECTION = 1e-10  # share of the sum of all forces below which ||grad L|| is rounding in its seventh figure
+SETTLED = 1e-17  # gamma_opt - m below which slopes are those of the optimal scores
+COARSE = 1e6  # gamma_opt - m up to which outputs, hence logarithms of slopes, are known to 1e-10
+SLOPES_KNOWN = 1e-9  # error of slopes, relative to the largest force, past which a step is refused
+TAKEN, TOO_LONG_OR_SHORT, CANCELS, COARSE_SLOPES = 0, 1, 2, 3  # what became of a step
 
 
 class Layout(NamedTuple):
@@ -56,9 +69,14 @@ class Layout(NamedTuple):
     log_weight : array, shape (R,)
         log(w_r/n), plus the log of the row's `unit`.
     plain : bool array, shape (R,)
-        Whether the score gaps of the row are positive (a copy of the optimal token has none) and of comparable sizes.
-    score_gap, log_gap, inverse_gap : arrays, shape (N,)
-        gamma_{i,opt} - gamma_it of each constraint, of scores averaged over equal tokens; log and inverse of its size.
+        Whether the row's score gaps are positive (a copy of the optimal token has none) and of comparable sizes, and the
+        lengths of its constraints too.
+    largest_gap, log_largest_gap, log_largest_length : arrays, shape (R,)
+        Of each row.
+    score_gap : array, shape (N,)
+        gamma_{i,opt} - gamma_it of each constraint, of scores averaged over equal tokens.
+    share : array, shape (N,)
+        The same, divided by the row's largest.
     length, log_length : arrays, shape (N,)
         ||V_k|| in the row's unit.
     unit : array, shape (N,)
@@ -70,6 +88,8 @@ class Layout(NamedTuple):
         -l'(gamma_{i,opt}); it may underflow.
     offset : array, shape (n,)
         gamma_{i,opt} minus that average: zero but where a copy of the optimal token has another value.
+    tame : bool
+        Whether the losses of the optimal scores are normal floats.
     largest_step : float
         The longest step whose change of every margin float64 resolves: 1e12/max ||V_k||.
     exponential : bool
@@ -80,15 +100,18 @@ class Layout(NamedTuple):
     weight: Array
     log_weight: Array
     plain: Array
+    largest_gap: Array
+    log_largest_gap: Array
+    log_largest_length: Array
     score_gap: Array
-    log_gap: Array
-    inverse_gap: Array
+    share: Array
     length: Array
     log_length: Array
     unit: Array
     optimal_score: Array
     optimal_slope: Array
     offset: Array
+    tame: bool
     largest_step: float
     exponential: bool
 
@@ -113,32 +136,41 @@ def layout_of(problem: TokenProblem, loss: Loss) -> Layout:
     start = np.concatenate([[0], np.cumsum(problem.mask.sum(axis=1)[i] - 1)])
     scores = merged_scores(problem)
     best = scores[np.arange(problem.n), problem.optimal]
-    gap = best[c.sequence] - scores[c.sequence, c.token]
-    weight = query_weights(problem)[i, q]
-    least, most = np.full(problem.n, np.inf), np.zeros(problem.n)
-    np.minimum.at(least, c.sequence, gap)
-    np.maximum.at(most, c.sequence, gap)
-    plain = (least > 1e-150 * most)[i]
+    with np.errstate(over="ignore"):
+        gap = best[c.sequence] - scores[c.sequence, c.token]
+    require_finite("the gap of two scores", gap, "divide the decoder by its norm")
+    weight, rows = query_weights(problem)[i, q], np.repeat(np.arange(len(i)), np.diff(start))
+    log_length = log_lengths(problem)
+    most = np.maximum(extremes(np.abs(gap), rows, len(i))[1], 0.0)
+    shortest, longest = extremes(log_length, rows, len(i))
+    plain = (extremes(gap, rows, len(i))[0] > COMPARABLE * most) & (shortest > longest + math.log(COMPARABLE))
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        log_length = log_lengths(problem)
-        log_gap, inverse = (np.log(np.abs(gap)), np.minimum(1.0 / np.abs(gap), LARGEST_FLOAT))
         length, slope = np.exp(log_length), negative_slope(problem.optimal_scores, loss)
+        share, log_most = np.where(most[rows] > 0.0, gap / most[rows], 0.0), np.log(most)
         largest = float(RESOLVED / length.max())
     return Layout(
-        start, i, weight, np.log(weight / problem.n), plain, gap, log_gap, inverse, length, log_length, np.ones(len(gap)), best,
-        slope, problem.optimal_scores - best, largest, loss == "exponential",
+        start, i, weight, np.log(weight / problem.n), plain, most, log_most, longest, gap, share, length, log_length,
+        np.ones(len(gap)), best, slope, problem.optimal_scores - best, bool(np.abs(problem.optimal_scores).max() < TAME),
+        largest, loss == "exponential",
     )  # fmt: skip
+
+
+def extremes(values: Array, rows: Array, count: int) -> tuple[Array, Array]:
+    """Smallest and largest value of each row, shape (count,); inf and -inf in a row without any."""
+    least, most = np.full(count, np.inf), np.full(count, -np.inf)
+    np.minimum.at(least, rows, values)
+    np.maximum.at(most, rows, values)
+    return least, most
 
 
 def in_units(layout: Layout) -> Layout:
     """The same, each row's constraints counted in the length of its longest."""
     rows = np.repeat(np.arange(len(layout.sequence)), np.diff(layout.start))
-    log_unit = np.full(len(layout.sequence), -np.inf)
-    np.maximum.at(log_unit, rows, layout.log_length)
-    log_unit = np.where(np.isfinite(log_unit), log_unit, 0.0)
+    log_unit = np.where(np.isfinite(layout.log_largest_length), layout.log_largest_length, 0.0)
     log_length = layout.log_length - log_unit[rows]
     return layout._replace(
         log_weight=layout.log_weight + log_unit,
+        log_largest_length=layout.log_largest_length - log_unit,
         length=np.exp(log_length),
         log_length=log_length,
         unit=np.exp(log_unit)[rows],
@@ -183,44 +215,55 @@ def log_norm(vectors: Array) -> Array:
 
 
 @njit(inline="always")
-def top_token(mu, first, last):
-    """The most attended token of a row: its constraint, or -1 for the optimal token; and its mu (0 for the optimal)."""
-    low, top = 0.0, -1
-    for k in range(first, last):
-        if mu[k] < low:
-            low, top = mu[k], k
-    return low, top
+def exp_or_zero(x):
+    """e^x; where that underflows zero, which the library's exponential takes many times as long to say."""
+    return math.exp(x) if x > LOWEST else 0.0
 
 
 @njit(inline="always")
-def log_forces(mu, log_gap, log_length, first, last, p):
-    """Fill p with x_k + log|g_k| in a row led by its optimal token; return b_r and the largest log-force times length."""
-    b = most = -np.inf
+def least_margin(mu, first, last):
+    """The least margin of a row and its constraint: negative where that token is attended to more than the optimal one."""
+    least, at = np.inf, -1
     for k in range(first, last):
-        p[k] = log_gap[k] - mu[k]
-        b = max(b, p[k])
-        most = max(most, p[k] + log_length[k])
-    return b, most
+        if mu[k] < least:
+            least, at = mu[k], k
+    return least, at
 
 
 @njit(inline="always")
-def share_out(score_gap, inverse_gap, first, last, b, scale, p):
-    """Turn the exponents p of such a row into the bracket of p_k above, divided by S_r; return e^-b_r D_r."""
-    S, D = 1.0, 0.0
-    if scale == 0.0:  # off-attention below the smallest float: S = 1, m_r = gamma_top
-        for k in range(first, last):
-            p[k] = math.exp(p[k] - b)
-            D += p[k]
-        return D
+def led_by_optimal(mu, share, first, last, least, scale, p):
+    """Fill p with the bracket of p_k above, over S_r, in a plain row led by its optimal token; return e^-b_r D_r.
+
+    e^b_r = scale times the largest gap, scale = e^-least.
+    """
+    S, D = 0.0, 0.0
     for k in range(first, last):
-        p[k] = math.exp(p[k] - b)
-        S += p[k] * scale * inverse_gap[k]
-        D += p[k]
+        p[k] = math.exp(least - mu[k])
+        S += p[k]
+        D += p[k] * share[k]
+    inverse = 1.0 / (1.0 + scale * S)
+    D *= inverse
+    drop = scale * D
+    for k in range(first, last):
+        p[k] *= (share[k] - drop) * inverse
+    return D
+
+
+@njit(inline="always")
+def led_by_wrong(mu, share, length, first, last, least, top, p):
+    """The same in a plain row led by token `top`, not too far; e^b_r is the largest gap. Return D_r and the largest force."""
+    lead, optimal = share[top], math.exp(least)
+    S, D, force = optimal, -optimal * lead, 0.0
+    for k in range(first, last):
+        p[k] = math.exp(least - mu[k])
+        S += p[k]
+        D += p[k] * (share[k] - lead)
     inverse = 1.0 / S
     D *= inverse
     for k in range(first, last):
-        p[k] *= (1.0 - scale * inverse_gap[k] * D) * inverse
-    return D
+        p[k] *= (share[k] - lead - D) * inverse
+        force = max(force, abs(p[k]) * length[k])
+    return D, force
 
 
 @njit(cache=True)
@@ -277,59 +320,92 @@ def slopes(gamma, short, exponential, log_slope, factor):
 
 @njit(cache=True)
 def fill_weights(
-    mu, start, sequence, weight, log_weight, plain, score_gap, log_gap, inverse_gap, log_length, best, exponential,
-    p, row, per,
+    mu, start, sequence, weight, log_weight, plain, largest_gap, log_largest_gap, log_largest_length, score_gap, share, length,
+    log_length, best, exponential, p, row, per, ref, settled,
 ):  # fmt: skip
-    """Fill p with e^-c p_k and return c.
+    """Fill p with e^-(c + ref) p_k; return c, ref, the largest gamma_opt - m_i, and whether all rows are plain and led by
+    their optimal tokens.
 
     The layout's arrays come one by one: taking them out of it at each step costs as much as the exponentials.
 
-    row : array, shape (3, R)
-        Filled with b_r, e^-b_r D_r and the largest log-force times length of each row.
+    row : array, shape (4, R)
+        Filled with b_r, e^-b_r D_r, the largest log-force times length and the factor of the bracket of each row.
     per : array, shape (3, n)
         Filled with gamma_opt - m_i, and with log_slope and factor of `slopes`.
+    settled : bool
+        Whether `per` and ref come from such small gamma_opt - m_i that the slopes are those of the optimal scores.
     """
     short, log_slope, factor = per[0], per[1], per[2]
+    led = True
     for i in range(len(short)):
         short[i] = 0.0
     for r in range(len(start) - 1):
         first, last = start[r], start[r + 1]
-        low, top = top_token(mu, first, last)
-        if top < 0 and plain[r]:
-            b, most = log_forces(mu, log_gap, log_length, first, last, p)
-            scale = math.exp(b) if b > LOWEST else 0.0
-            D = share_out(score_gap, inverse_gap, first, last, b, scale, p)
+        least, top = least_margin(mu, first, last)
+        if least >= 0.0 and plain[r]:
+            scale = exp_or_zero(-least)
+            D = led_by_optimal(mu, share, first, last, least, scale, p)
+            b, delta = log_largest_gap[r] - least, scale * largest_gap[r] * D
+            most = b + log_largest_length[r]
+        elif least > -SHALLOW and plain[r]:
+            D, force = led_by_wrong(mu, share, length, first, last, least, top, p)
+            b, delta, led = log_largest_gap[r], largest_gap[r] * (share[top] + D), False
+            most = b + math.log(force) if force > 0.0 else -np.inf
         else:
-            b, most, D = led_by_another(mu, score_gap, log_length, first, last, low, top, p)
-            scale = math.exp(b) if b > LOWEST else 0.0
+            top, led = top if least < 0.0 else -1, False
+            b, most, D = led_by_another(mu, score_gap, log_length, first, last, min(least, 0.0), top, p)
+            delta = exp_or_zero(b) * D + (score_gap[top] if top >= 0 else 0.0)
         row[0, r], row[1, r], row[2, r] = b, D, most + log_weight[r]
-        short[sequence[r]] += weight[r] * (scale * D + (score_gap[top] if top >= 0 else 0.0))
-    ref = slopes(best, short, exponential, log_slope, factor)
-    c = -np.inf
+        short[sequence[r]] += weight[r] * delta
+    c, largest = -np.inf, 0.0
+    for i in range(len(short)):
+        largest = max(largest, short[i])
+    if not (settled and largest < SETTLED):
+        ref = slopes(best, short, exponential, log_slope, factor)
     for r in range(len(start) - 1):
         c = max(c, row[2, r] + log_slope[sequence[r]])
     for r in range(len(start) - 1):
         i, size = sequence[r], 0.0  # rows whose constraints all vanish exert no force
         if row[2, r] > -np.inf:
-            size = math.exp(row[0, r] + log_weight[r] + log_slope[i] - c) * factor[i]
+            size = exp_or_zero(row[0, r] + log_weight[r] + log_slope[i] - c) * factor[i]
+        row[3, r] = size
         for k in range(start[r], start[r + 1]):
             p[k] *= size
-    return c + ref
+    return c, ref, largest, led
+
+
+@njit(inline="always")
+def summed_gap(row, per, sequence, optimal_slope, offset, tame, exponential, c, ref, largest, led):
+    """log(L - L*) - ref of what `fill_weights` left behind, summed as it is; nan where `log_gaps` are needed."""
+    n, total = len(offset), 0.0
+    if led and largest < SETTLED:  # gamma_opt - m_i times the slopes, which are those of the optimal scores
+        for r in range(len(sequence)):
+            total += row[1, r] * row[3, r]
+        return c + math.log(total) if total > 0.0 else -np.inf
+    if not (tame and largest < TAME):
+        return np.nan
+    for i in range(n):
+        u = math.expm1(per[0, i] + offset[i]) * optimal_slope[i]
+        total += u if exponential else math.log1p(u)
+    return math.log(total / n) - ref if total > SMALLEST_GAP else np.nan
 
 
 @njit(cache=True)
-def log_loss_gap(layout, row, per):
-    """log(L - L*) of what `fill_weights` left behind."""
-    n, short, optimal, offset = (len(layout.offset), per[0], layout.optimal_score, layout.offset)
-    total = 0.0
-    for i in range(n):
-        u = math.expm1(short[i] + offset[i]) * layout.optimal_slope[i]
-        total += u if layout.exponential else math.log1p(u)
-    if SMALLEST_GAP < total < 1.0 / SMALLEST_GAP:
-        return math.log(total / n)
+def relative_loss_gap(layout, row, per, c, ref, largest, led):
+    """log(L - L*) - ref of what `fill_weights` left behind."""
+    gap = summed_gap(
+        row, per, layout.sequence, layout.optimal_slope, layout.offset, layout.tame, layout.exponential, c, ref, largest, led,
+    )  # fmt: skip
+    return log_mean(log_gaps(layout, row, per, ref)) if math.isnan(gap) else gap
+
+
+@njit(cache=True)
+def log_gaps(layout, row, per, ref):
+    """log(l(m_i) - l(gamma_i)) - ref of each sequence, shape (n,)."""
+    n, short, offset, sequence = len(layout.offset), per[0], layout.offset, layout.sequence
     logs = np.full(n, -np.inf)  # log(gamma_opt - m_i), where that underflows; then of the loss gaps
-    for r in range(len(layout.sequence)):
-        i, D = layout.sequence[r], row[1, r]
+    for r in range(len(sequence)):
+        i, D = sequence[r], row[1, r]
         if short[i] + offset[i] < 1e-305 and D > 0.0:
             term = row[0, r] + math.log(layout.weight[r] * D)
             high, low = max(logs[i], term), min(logs[i], term)
@@ -337,21 +413,78 @@ def log_loss_gap(layout, row, per):
     for i in range(n):
         delta = short[i] + offset[i]
         log_delta = math.log(delta) if delta >= 1e-305 else logs[i]
-        logs[i] = log_loss_gap_of(delta, log_delta, optimal[i] + offset[i], layout.exponential)
-    return log_mean(logs)
+        logs[i] = relative_log_loss_gap(
+            delta, log_delta, layout.optimal_score[i] + offset[i], per[1, i], ref, layout.exponential
+        )
+    return logs
+
+
+@njit(cache=True)
+def weights_and_gap(mu, layout, p):
+    """Fill p with e^-(c + ref) p_k; return c, ref, log(L - L*) - ref, and `slope_error` for gradient descent, for steps of
+    prescribed length and for Polyak's."""
+    row, per = np.empty((4, len(layout.sequence))), np.empty((3, len(layout.offset)))
+    c, ref, largest, led = fill_weights(
+        mu, layout.start, layout.sequence, layout.weight, layout.log_weight, layout.plain, layout.largest_gap,
+        layout.log_largest_gap, layout.log_largest_length, layout.score_gap, layout.share, layout.length, layout.log_length,
+        layout.optimal_score, layout.exponential, p, row, per, 0.0, False,
+    )  # fmt: skip
+    gap = relative_loss_gap(layout, row, per, c, ref, largest, led)
+    errors = (0.0, 0.0, 0.0)
+    if largest > COARSE:
+        errors = (
+            slope_error(GRADIENT_DESCENT, layout, row, per, c, ref),
+            slope_error(NORMALIZED_GD, layout, row, per, c, ref),
+            slope_error(POLYAK, layout, row, per, c, ref),
+        )
+    return c, ref, gap, errors
 
 
 @njit(cache=True)
 def scaled_weights(mu, layout, p):
     """Fill p with e^-c p_k, the weights of the constraints in -grad L = sum p_k V_k; return (c, log(L - L*))."""
-    n, rows = len(layout.optimal_score), len(layout.sequence)
-    row, per = np.empty((3, rows)), np.empty((3, n))
-    c = fill_weights(
-        mu, layout.start, layout.sequence, layout.weight, layout.log_weight, layout.plain, layout.score_gap, layout.log_gap,
-        layout.inverse_gap, layout.log_length, layout.optimal_score, layout.exponential,
-        p, row, per,
-    )  # fmt: skip
-    return c, log_loss_gap(layout, row, per)
+    c, ref, gap, _ = weights_and_gap(mu, layout, p)
+    return c + ref, gap + ref
+
+
+@njit(cache=True)
+def slope_error(code, layout, row, per, c, ref):
+    """Rounding of the outputs as a step of this rule sees it, relative to the step.
+
+    An output is known to 2^-52 (gamma_opt - m), and log(-l'(m)) to as much times its own slope in m. What all sequences have
+    in common changes no direction, and where slopes and losses are exponentials it does not change Polyak's step either.
+    """
+    n, short, log_slope = len(layout.offset), per[0], per[1]
+    share, error = np.zeros(n), np.empty(n)
+    for r in range(len(layout.sequence)):
+        i = layout.sequence[r]
+        share[i] = max(share[i], math.exp(row[2, r] + log_slope[i] - c))
+    if code == POLYAK:
+        gaps = log_gaps(layout, row, per, ref)
+        share = np.maximum(share, np.exp(gaps - gaps.max()))
+    for i in range(n):
+        error[i] = output_error(layout.optimal_score[i], short[i], layout.exponential)
+    common = code == NORMALIZED_GD or (code == POLYAK and (layout.exponential or ref < -37.0))
+    return seen_error(share, error, common)
+
+
+@njit(cache=True)
+def output_error(gamma, short, exponential):
+    """Rounding of log(-l'(m)) at m = gamma - short, where short is known to 2^-52 of itself."""
+    return 2.0**-52 * abs(short) * (1.0 if exponential else math.exp(min(0.0, gamma - short)))
+
+
+@njit(cache=True)
+def seen_error(share, error, common):
+    """sum share_i error_i over sequences; with `common`, errors relative to that of the largest share."""
+    first = np.argmax(share)
+    total = 0.0
+    for i in range(len(share)):
+        if not common:
+            total += share[i] * error[i]
+        elif i != first:
+            total += share[i] * (error[i] + error[first])
+    return total
 
 
 @njit(cache=True)
@@ -367,41 +500,52 @@ def gram_times(gram, p, out):
         out[k] = total
 
 
-@njit(cache=True)
-def log_step(code, a, b, t, c, norm, log_gap):
-    """log h_t of a rule (code, a, b) where ||grad L|| = e^c norm."""
+@njit(inline="always")
+def cancels(square, p, length):
+    """Whether the forces p_k V_k, each at most of length one, cancel beyond what their Gram matrix resolves."""
+    if square > CANCELLED * len(p) ** 2:
+        return False
+    total = 0.0
+    for k in range(len(p)):
+        total += abs(p[k]) * length[k]
+    return not square > CANCELLED * total**2
+
+
+@njit(inline="always")
+def step_length(code, a, b, t, c, ref, norm, gap):
+    """h_t of a rule (code, a, b) where ||grad L|| = e^(c + ref) norm and L - L* = e^(gap + ref); and its logarithm, where the
+    rule has one."""
     if code == NORMALIZED_GD:
-        return math.log(a) - b * math.log(t + 1.0)
-    log_h = a + log_gap - c - math.log(norm)
-    return a + c + math.log(norm) if code == GRADIENT_DESCENT else min(log_h, b)
+        return (a if b == 0.0 else a * (t + 1.0) ** -b), 0.0
+    log_h = a + (c + ref) + math.log(norm) if code == GRADIENT_DESCENT else min(a + (gap - c) - math.log(norm), b)
+    return (math.exp(log_h) if log_h < 700.0 else np.inf), log_h
 
 
 @njit(cache=True)
 def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout):
-    """Take the steps t0..t1-1 in place; return (path length, 0.0, -1).
+    """Take the steps t0..t1-1 in place; return (path length, TAKEN, -1, 0.0).
 
-    Where a step cannot be taken: (path, log step, t); the log step is nan where the gradient cancels beyond what the Gram
-    matrix resolves.
+    Where a step cannot be taken: (path, why, t, log step): TOO_LONG_OR_SHORT, CANCELS (the gradient cancels beyond what the
+    Gram matrix resolves), or COARSE_SLOPES (`slope_error`, which then stands for the log step).
     """
     code, a, b, reach = rule
     N, unit, largest_step = len(mu), layout.unit, layout.largest_step
     start, sequence, weight, log_weight, plain = (
         layout.start, layout.sequence, layout.weight, layout.log_weight, layout.plain
     )  # fmt: skip
-    score_gap, log_gap, inverse_gap, log_length = (
-        layout.score_gap,
-        layout.log_gap,
-        layout.inverse_gap,
+    largest_gap, log_largest_gap, log_largest_length, score_gap, share, length, log_length = (
+        layout.largest_gap, layout.log_largest_gap, layout.log_largest_length, layout.score_gap, layout.share, layout.length,
         layout.log_length,
-    )
+    )  # fmt: skip
     best, exponential = layout.optimal_score, layout.exponential
-    p, force = np.empty(N), np.empty(N)  # force: <V_k, -grad L> e^-c, in the row's unit
-    row, per = np.empty((3, len(layout.sequence))), np.empty((3, len(layout.offset)))
-    path = 0.0
+    optimal_slope, offset, tame = layout.optimal_slope, layout.offset, layout.tame
+    p, force = np.empty(N), np.empty(N)  # force: <V_k, -grad L> e^-(c + ref), in the row's unit
+    row, per = np.empty((4, len(layout.sequence))), np.empty((3, len(layout.offset)))
+    path, gap, ref, largest = 0.0, 0.0, 0.0, np.inf
     for t in range(t0, t1):
-        c = fill_weights(
-            mu, start, sequence, weight, log_weight, plain, score_gap, log_gap, inverse_gap, log_length, best, exponential,
-            p, row, per,
+        c, ref, largest, led = fill_weights(
+            mu, start, sequence, weight, log_weight, plain, largest_gap, log_largest_gap, log_largest_length, score_gap, share,
+            length, log_length, best, exponential, p, row, per, ref, largest < SETTLED,
         )  # fmt: skip
         gram_times(gram, p, force)
         if c == -np.inf:
@@ -409,20 +553,22 @@ def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout):
         square = 0.0
         for k in range(N):
             square += p[k] * force[k]
-        if not square > CANCELLED:
-            return path, np.nan, t
+        if cancels(square, p, length):
+            return path, CANCELS, t, np.nan
         norm = math.sqrt(square)
-        excess = log_loss_gap(layout, row, per) if code == POLYAK else 0.0
-        if code == NORMALIZED_GD:
-            h = a if b == 0.0 else a * (t + 1.0) ** -b
-        else:
-            log_h = log_step(code, a, b, t, c, norm, excess)
-            h = math.exp(log_h) if log_h < 700.0 else np.inf
-        if code == GRADIENT_DESCENT and h < HALF_ULP * (reach + path):
+        if code == POLYAK:
+            gap = summed_gap(row, per, sequence, optimal_slope, offset, tame, exponential, c, ref, largest, led)
+            if math.isnan(gap):
+                gap = log_mean(log_gaps(layout, row, per, ref))
+        h, log_h = step_length(code, a, b, t, c, ref, norm, gap)
+        if code == GRADIENT_DESCENT and h <= HALF_ULP * (reach + path):
             break  # W + h is W: the path counts what is taken, and all later steps are this one
-        lost = code != GRADIENT_DESCENT and h * RESOLVED < reach + path
-        if lost or not h <= largest_step:
-            return path, log_step(code, a, b, t, c, norm, excess), t
+        if not h <= largest_step or (code != GRADIENT_DESCENT and h * RESOLVED < reach + path):
+            return path, TOO_LONG_OR_SHORT, t, math.log(h) if code == NORMALIZED_GD else log_h
+        if largest > COARSE:
+            error = slope_error(NORMALIZED_GD if code == POLYAK and log_h == b else code, layout, row, per, c, ref)
+            if error > SLOPES_KNOWN:
+                return path, COARSE_SLOPES, t, error
         size = h / norm
         path += h
         for k in range(N):
@@ -432,4 +578,4 @@ def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout):
             gram_times(gram, coefficients, force)
             for k in range(N):
                 mu[k] = mu0[k] + unit[k] * force[k]
-    return path, 0.0, -1
+    return path, TAKEN, -1, 0.0

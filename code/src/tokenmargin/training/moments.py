@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike
 from ..data.problem import TokenProblem
 from ..model.losses import Loss, known_loss
 from ..types import Array
-from .kernels import RESOLVED, layout_of, scaled_weights
-from .rules import exp_or_inf, require_positive, unbounded_step
+from .forms import known, require_margins
+from .kernels import GRADIENT_DESCENT, HALF_ULP, RESOLVED, SLOPES_KNOWN, Layout, layout_of, weights_and_gap
+from .rules import coarse_slopes, exp_or_inf, lost_step, require_positive, unbounded_step
 from .trajectory import Trajectory, record_times, start_matrix
 
 
@@ -37,6 +38,8 @@ class Moment:
         """m <- beta m + e^c G."""
         faded = self.scale + math.log(self.beta) if self.beta > 0.0 else -math.inf
         scale = max(c, faded)
+        if scale == -math.inf:
+            return  # no gradient yet
         self.array = math.exp(faded - scale) * self.array + math.exp(c - scale) * G
         self.scale = scale
 
@@ -121,6 +124,8 @@ class Adam:
             numerator = (1.0 - self.beta1) / (1.0 - self.beta1**t) * m.array
             root = np.sqrt((1.0 - self.beta2) / (1.0 - self.beta2**t) * v.array)
             unit = max(0.5 * v.scale, log_eps)  # of the denominator: e^unit times an array of order one
+            if unit == -math.inf:
+                return np.zeros((d, d))  # no gradient yet
             denominator = math.exp(0.5 * v.scale - unit) * root + math.exp(log_eps - unit)
             ratio = np.divide(numerator, denominator, out=np.zeros((d, d)), where=denominator > 0.0)
             return self.eta * math.exp(m.scale - unit) * ratio
@@ -162,6 +167,9 @@ def train_with_moments(
         If W0 is not a finite (d, d) matrix, or `record` or `steps` is out of range.
     UnboundedStepError
         If a step makes margins that float64 cannot resolve.
+    LostStepError
+        If float64 does not resolve the slopes, or a step of Adam without eps beside ||W||. Other steps that are too short to
+        change W are not taken, and not counted.
     """
     known_loss(loss)
     times = record_times(steps, record)
@@ -170,27 +178,53 @@ def train_with_moments(
     layout, constraints = layout_of(problem, loss), problem.constraints
     queries = constraints.query_vector[layout.start[:-1]]  # of each row, (sequence, query)
     mu, G = np.empty(len(constraints)), np.empty_like(W)
-    wanted, rows = set(times.tolist()), []
+    wanted, rows, start_norm = set(times.tolist()), [], float(np.linalg.norm(start))
     for t in range(int(steps) + 1):
-        c, log_gap = _scaled_descent(W, constraints.difference, queries, layout, mu, G)
+        c, log_gap, error = _scaled_descent(W, constraints.difference, queries, layout, mu, G)
+        if t == 0:
+            require_margins(mu)
         with np.errstate(over="ignore", invalid="ignore"):
             change = move(G, c)
             h = float(np.linalg.norm(change))
-        if not h <= layout.largest_step:
-            raise unbounded_step(t, math.log(h) if h > 0.0 else math.inf, layout.largest_step / RESOLVED)
+        taken = _require_step(rule, t, h, start_norm + path, c, error, layout)
         if t in wanted:
             norm = np.linalg.norm(G)
             log_norm = c + math.log(norm) if norm > 0.0 else -math.inf
-            rows.append((W.copy(), mu.copy(), path, h, log_norm, log_gap))
-        W += change
-        path += h
+            rows.append((W.copy(), mu.copy(), path, h, known(log_norm, error), known(log_gap, error)))
+        if taken:
+            W += change
+            path += h
     matrices, *columns = (np.array(column) for column in zip(*rows, strict=True))
     return Trajectory(problem, rule, loss, times, None, matrices, start, *columns)
 
 
+def _require_step(
+    rule: HeavyBall | Adam, t: int, h: float, reach: float, c: float, error: float, layout: Layout
+) -> bool:
+    """Whether a step of length h changes W, ||W|| <= reach; refused where float64 does not resolve it or its margins.
+
+    c: logarithm of the size of the gradient.
+    """
+    if not h <= layout.largest_step:
+        log_h = math.log(h) if h < math.inf else math.log(rule.eta) + (c if isinstance(rule, HeavyBall) else 0.0)
+        raise unbounded_step(t, log_h, layout.largest_step / RESOLVED, step=rule)
+    if h == 0.0:
+        return False
+    if isinstance(rule, Adam) and rule.eps == 0.0 and h * RESOLVED < reach:
+        raise lost_step(t, h, reach)
+    if h < HALF_ULP * reach:
+        return False
+    if isinstance(rule, Adam):  # which compares the gradients of different times
+        error += 2.0**-52 * abs(c)
+    if error > SLOPES_KNOWN:
+        raise coarse_slopes(t, error)
+    return True
+
+
 @njit(cache=True)
 def _scaled_descent(W, difference, queries, layout, mu, G):
-    """Fill mu with the margins and G with e^-c times -grad L at W; return (c, log(L - L*)). queries: one for each row."""
+    """Fill mu with the margins and G with e^-c times -grad L at W; return c, log(L - L*) and `slope_error`. queries: one for
+    each row."""
     start = layout.start
     rows, d = queries.shape
     turned = np.dot(queries, W.T)  # W z_r
@@ -201,14 +235,14 @@ def _scaled_descent(W, difference, queries, layout, mu, G):
                 total += difference[k, a] * turned[r, a]
             mu[k] = total
     p = np.empty_like(mu)
-    c, log_gap = scaled_weights(mu, layout, p)
+    c, ref, gap, errors = weights_and_gap(mu, layout, p)
     pulled = np.zeros((rows, d))  # sum_k p_k (x_opt - x_k) of each row
     for r in range(rows):
         for k in range(start[r], start[r + 1]):
             for a in range(d):
                 pulled[r, a] += p[k] * difference[k, a]
     G[:] = np.dot(pulled.T, queries)
-    return c, log_gap
+    return c + ref, gap + ref, errors[GRADIENT_DESCENT]
 
 
 def require_share(name: str, value: float) -> None:

@@ -123,7 +123,7 @@ def power_of_e(x: float) -> str:
 
 
 def unbounded_step(
-    t: int, log_step: float, cap: float | None = None, sequence: int | None = None, step: Step | None = None
+    t: int, log_step: float, cap: float | None = None, sequence: int | None = None, step: object = None
 ) -> UnboundedStepError:
     """The error for a step that no path in float64 can take.
 
@@ -132,31 +132,38 @@ def unbounded_step(
     cap : float, optional
         1/max ||V_k||: a step of this length changes no margin by more than one.
     sequence : int, optional
-        One whose attention has gone to a wrong token.
-    step : Step, optional
+        One whose attention has saturated on a wrong token; default none has.
+    step : object, optional
         The rule; default Polyak's, whose step is long because the loss gap is.
     """
     size = f"at iteration {t} the step is {power_of_e(log_step)}"
     limit = "" if cap is None else f" (one of {cap:.3g} changes no margin by more than one)"
-    if step is not None and not isinstance(step, Polyak):
-        return UnboundedStepError(
-            f"{size}, which makes margins that float64 cannot resolve: give the rule a shorter step{limit}."
-        )
-    if step is not None and step.cap is not None:
+    if isinstance(step, Polyak) and step.cap is not None:
         return UnboundedStepError(f"{size}, its cap, which makes margins that float64 cannot resolve: lower it{limit}.")
-    where = "a token that is not optimal" if sequence is None else f"a token of sequence {sequence} that is not optimal"
+    if step is not None and not isinstance(step, Polyak):
+        advice = f"give the rule a shorter step{limit}"
+        if log_step > 2.0 * LARGEST_LOG:
+            advice = "no step-size in float64 is short enough: divide the decoder by its norm, or take normalised steps"
+        return UnboundedStepError(f"{size}, which makes margins that float64 cannot resolve: {advice}.")
     given = "..." if cap is None else f"{cap:.3g}"
+    cause = (
+        "a token that is not optimal has saturated" if step is None else "the forces of the constraints nearly cancel"
+    )
+    if sequence is not None:
+        cause = f"the attention of sequence {sequence} has saturated on a token that is not optimal"
     return UnboundedStepError(
-        f"{size}: {where} has saturated, so the loss gap is O(1) while the gradient is exponentially small. Give the "
-        f"rule a cap, Polyak(theta, cap={given}){limit}."
+        f"{size}: {cause}, so the loss gap is O(1) while the gradient is exponentially small. Give the rule a cap, "
+        f"Polyak(theta, cap={given}){limit}."
     )
 
 
-def lost_step(t: int, h: float, norm: float) -> LostStepError:
+def lost_step(t: int, h: float, norm: float, step: object = None) -> LostStepError:
     """The error for a prescribed step that rounding takes away."""
+    advice = "take longer steps or fewer of them, or a smaller W0"
+    if isinstance(step, Polyak):
+        advice = "take a smaller W0; where scores are very large, divide the decoder by its norm"
     return LostStepError(
-        f"at iteration {t} the step, of length {h:.3g}, is lost in the rounding of W, whose norm is {norm:.3g}: take longer "
-        "steps or fewer of them, or a smaller W0."
+        f"at iteration {t} the step, of length {h:.3g}, is lost in the rounding of W, whose norm is {norm:.3g}: {advice}."
     )
 
 
@@ -165,6 +172,14 @@ def lost_gradient(t: int) -> LostStepError:
     return LostStepError(
         f"at iteration {t} the forces of the constraints cancel to rounding: W is a stationary point as far as float64 can "
         "tell, and a normalised step from it has no direction. Take fewer steps, gradient descent, or another W0."
+    )
+
+
+def coarse_slopes(t: int, error: float) -> LostStepError:
+    """The error for outputs whose rounding the losses' slopes see."""
+    return LostStepError(
+        f"at iteration {t} float64 resolves the outputs, cancelling sums of very large scores, no better than to a change of "
+        f"{error:.1g} of the step: divide the decoder by its norm."
     )
 
 

@@ -38,7 +38,7 @@ class Trajectory:
     effective_steps : array, shape (K,)
         h_t, the length of the step taken from W_t.
     log_gradient_norm, log_loss_gap : arrays, shape (K,)
-        log ||grad L(W_t)||_F and log(L(W_t) - L*).
+        log ||grad L(W_t)||_F and log(L(W_t) - L*); nan where outputs or forces cancel to rounding.
     """
 
     problem: TokenProblem
