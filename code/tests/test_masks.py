@@ -31,7 +31,7 @@ from tokenmargin.theory.conditions import conditions
 from tokenmargin.theory.one_clock import largest_constraint, one_clock_bound, sharp_order_bound
 from tokenmargin.theory.rates import rates
 from tokenmargin.theory.residual import alpha, e_inf, lambda_max, polyak_threshold, stability_threshold
-from tokenmargin.training.decoder import from_npz
+from tokenmargin.training.from_file import from_npz
 from tokenmargin.training.joint import train_joint
 from tokenmargin.training.rules import GradientDescent, NormalizedGD, Polyak
 from tokenmargin.training.starts import adversarial_start

@@ -21,7 +21,7 @@ _ROOMS = {
     "NormalizedGD": "training.rules",
     "Polyak": "training.rules",
     "train_joint": "training.joint",
-    "from_npz": "training.decoder",
+    "from_npz": "training.from_file",
     "direction_error": "measures.trajectory",
     "conditions": "theory.conditions",
     "e_inf": "theory.residual",

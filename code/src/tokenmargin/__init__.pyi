@@ -9,7 +9,7 @@ from .theory.conditions import conditions as conditions
 from .theory.rates import rates as rates
 from .theory.residual import e_inf as e_inf
 from .theory.residual import stability_threshold as stability_threshold
-from .training.decoder import from_npz as from_npz
+from .training.from_file import from_npz as from_npz
 from .training.joint import train_joint as train_joint
 from .training.rules import GradientDescent as GradientDescent
 from .training.rules import NormalizedGD as NormalizedGD

@@ -9,7 +9,7 @@ import pytest
 from tokenmargin.data.npz import BadFileError, memory_needed, read_npz, write_example
 from tokenmargin.errors import InvalidProblemError
 from tokenmargin.studies.report import summary, try_token_svm
-from tokenmargin.training.decoder import from_npz
+from tokenmargin.training.from_file import from_npz
 from tokenmargin.training.rules import NormalizedGD
 from tokenmargin.training.train import train
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 
 from ..data.digits import digits
-from ..data.npz import read_npz
 from ..data.problem import TokenProblem
 from ..data.sequences import Sequences
-from ..errors import BadFileError, InvalidProblemError, TiedTokensError
+from ..errors import TiedTokensError
 from ..model.losses import Loss
 from ..types import Array
 from .joint import train_joint
@@ -60,31 +56,6 @@ def digit_problem(
 def problem_of(sequences: Sequences, decoder: Array | None, *, steps: int = 2000) -> TokenProblem:
     """The token problem of what `read_npz` returns; without a decoder, one is trained."""
     return with_trained_decoder(sequences, steps) if decoder is None else TokenProblem.of(sequences, decoder)
-
-
-def from_npz(path: str | os.PathLike, *, steps: int = 2000, memory: int | None = None) -> TokenProblem:
-    """The token problem of a file; `read_npz` says what it may hold, `problem_of` what happens without a decoder.
-
-    Raises
-    ------
-    BadFileError
-        One line: the file, and what to change.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> from tokenmargin.data.npz import write_example
-    >>> from tokenmargin.training.decoder import from_npz
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     problem = from_npz(write_example(Path(folder) / "example.npz"), steps=200)
-    >>> problem
-    TokenProblem(n=8, T=5, d=64, Q=1)
-    """
-    try:
-        return problem_of(*read_npz(path, memory=memory), steps=steps)
-    except InvalidProblemError as error:
-        raise error if isinstance(error, BadFileError) else BadFileError(f"{Path(path).name}: {error}") from None
 
 
 def _read(sequences: Sequences, decoder: Array) -> TokenProblem:
