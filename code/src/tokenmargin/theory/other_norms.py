@@ -71,18 +71,22 @@ def norm_margin(problem: TokenProblem, norm: Norm, *, tolerance: float = 1e-6) -
     W = cp.Variable((problem.d, problem.d))
     entries = cp.vec(W, order="C")
     bound = rows @ entries >= unit.relative_bounds
-    size = cp.sigma_max(W) if norm == "spectral" else cp.pnorm(entries, norm)
+    size = cp.sigma_max(W) if norm == "spectral" else cp.pnorm(entries, "inf" if norm == np.inf else norm, approx=False)  # type: ignore[arg-type]
     program = cp.Problem(cp.Minimize(size), [bound])
     try:
         program.solve(solver=cp.CLARABEL)
     except cp.SolverError as error:
         raise SolverError(f"the token SVM in the norm {norm} could not be solved: {error}") from error
     if W.value is None:
-        raise SolverError(f"the token SVM in the norm {norm} stopped with status {program.status!r}: rescale the tokens.")
+        raise SolverError(
+            f"the token SVM in the norm {norm} stopped with status {program.status!r}: rescale the tokens."
+        )
     weights = np.maximum(bound.dual_value, 0.0) / c.norms
     found = NormMargin(c, norm, W.value / c.margins(W.value).min(), weights / weights.sum())
     if not found.certificate() <= tolerance:
-        raise SolverError(f"the token SVM in the norm {norm} has a certificate of {found.certificate():.1e}: rescale the tokens.")
+        raise SolverError(
+            f"the token SVM in the norm {norm} has a certificate of {found.certificate():.1e}: rescale the tokens."
+        )
     return found
 
 

@@ -18,7 +18,9 @@ from ..training.rules import require_positive
 from ..types import Array
 from .residual import residual_limit, transverse_operator
 
-FLAT = 1e-9  # norm of the gradient of log(L - L*) along the sphere, relative to its size, at which a minimum is accepted
+FLAT = (
+    1e-9  # norm of the gradient of log(L - L*) along the sphere, relative to its size, at which a minimum is accepted
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,11 +76,15 @@ def path_point(
 
     y = np.zeros(plane.shape[1]) if start is None else plane.T @ (root @ start)
     found = minimize(objective, y, jac=True, method="BFGS", options={"gtol": 1e-12, "maxiter": 2000})
-    y = root_of(lambda y: objective(y)[1], found.x, tol=1e-14).x  # the slope is exact where differences of the loss are not
+    y = root_of(
+        lambda y: objective(y)[1], found.x, tol=1e-14
+    ).x  # the slope is exact where differences of the loss are not
     log_gap, slope = objective(y)
     flatness = float(np.linalg.norm(slope) / svm.margin)
     if not flatness <= FLAT:
-        raise SolverError(f"the search on the sphere of radius {radius:.3g} stopped at a slope of {flatness:.1e}: try another start.")
+        raise SolverError(
+            f"the search on the sphere of radius {radius:.3g} stopped at a slope of {flatness:.1e}: try another start."
+        )
     R = plane @ y
     inverse = np.linalg.pinv(root)
     W = np.sqrt(radius**2 - R @ R) * unit + R
