@@ -10,7 +10,7 @@ import pytest
 from companion.build import claims_view
 from companion.build.claims_table import ABSTRACT, claims_of
 from companion.build.paths import BOOK
-from companion.chapter.claims import MIME
+from companion.chapter.claims import MIME, STATUSES
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from small_book import make
 
@@ -31,7 +31,7 @@ THEOREMS = "\n".join(
 )
 MODEL = f"# Model\n\n```{{prf:theorem}} Edge\n:label: thm-edge\nIt holds.\n```\n\n{THEOREMS}\n```{{figure}} a.svg\n:name: fig-a\nA curve.\n```\n"
 PAGE = "# Claims\n\n{claims-count}`all`, {claims-count}`bound` bounds\n\n" + "".join(
-    f"```{{claims-{name}}}\n```\n\n" for name in ("abstract", "summary", "table")
+    f"```{{claims-{name}}}\n```\n\n" for name in ("abstract", "summary", "statuses", "table")
 )
 LANGUAGE = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
 INDEX = "# Book\n\n```{toctree}\nbook/model\nbook/chapter\nbook/claims\n```\n\n```{bibliography}\n```\n"
@@ -108,6 +108,24 @@ def test_the_state_of_the_abstract_counts_its_claims_and_names_its_theorems(soun
     assert 'href="chapter.html#claim-third"' in state
     assert all(f"#{label}" in state for sentence in ABSTRACT for label in sentence.theorems)
     assert 'href="#chapter-chapter"' in state
+
+
+def test_statements_are_listed_by_what_supports_them(tmp_path):
+    claims = (*GOOD, make(id="guess", theorem=None, status="conjectured", statement="It may be $y$"))
+    log, page = build(tmp_path, *claims)
+    assert log == ""
+    table = page("book/claims").partition("claims-statuses")[2].partition("</table>")[0]
+    head, _, body = table.partition("<tbody")
+    assert [head.index(status) for status in STATUSES] == sorted(head.index(status) for status in STATUSES)
+    cells = body.split("<td")[2:]
+    assert len(cells) == len(STATUSES)
+    for cell, status in zip(cells, STATUSES, strict=True):
+        ids = [item.id for item in claims if item.status == status]
+        assert cell.count("<li") == len(ids)
+        assert f"{len(ids)} claim{'s' if len(ids) > 1 else ''}" in cell
+        assert all(f"chapter.html#claim-{id}" in cell for id in ids)
+    assert "model.html#thm-global" in cells[0]
+    assert "thm-" not in cells[1] + cells[2]
 
 
 def test_a_claim_that_fails_is_marked(sound):

@@ -204,6 +204,30 @@ class View:
         top = html("thead", html("tr", html("th", "chapter"), *head, html("th", "hold", css="number")))
         return html("table", top, html("tbody", *lines, foot), css="claims claims-summary")
 
+    def statuses(self, rows: list[Row]) -> element:
+        """What each chapter's claims rest on: a line a chapter, a column a status, the theorems and the statements in its cells."""
+        head = [html("th", status, title=words) for status, words in STATUSES.items()]
+        lines = [
+            html(
+                "tr",
+                html("td", html("a", *prose(of[0]["title"]), href=f"#{group_anchor(page)}")),
+                *(self._of_status([row for row in of if row["status"] == status]) for status in STATUSES),
+            )
+            for page, of in by_page(rows).items()
+        ]
+        top = html("thead", html("tr", html("th", "chapter"), *head))
+        return html("table", top, html("tbody", *lines), css="claims claims-statuses")
+
+    def _of_status(self, rows: list[Row]) -> element:
+        """A cell: the theorems that the claims test, and, to unfold, the claims."""
+        if not rows:
+            return html("td", "·")
+        theorems = list(dict.fromkeys(row["theorem"] for row in rows if row["theorem"] and row["status"] == "proved"))
+        names = joined([[self.theorem(label)] for label in theorems], ", ")
+        items = [html("li", *prose(row["statement"].rstrip(".")), " · ", self.to_claim(row)) for row in rows]
+        count = f"{len(rows)} claim{'s' if len(rows) > 1 else ''}"
+        return html("td", *names, html("details", html("summary", count), html("ul", *items)))
+
     def table(self, rows: list[Row]) -> element:
         """Every claim with its prediction and measurement, grouped by chapter."""
         names = [html("th"), html("th", "claim"), html("th", "predicted"), html("th", "measured", css="measured")]
@@ -291,6 +315,14 @@ class ClaimsSummary(ClaimsDirective):
         return [self.view().counts(self.rows())]
 
 
+class ClaimsStatuses(ClaimsDirective):
+    """``{claims-statuses}``: which statements are proved, measured and conjectured, by chapter."""
+
+    def run(self) -> list[nodes.Node]:
+        """The table."""
+        return [self.view().statuses(self.rows())]
+
+
 class ClaimsAbstract(ClaimsDirective):
     """``{claims-abstract}``: the state of each sentence of the paper's abstract."""
 
@@ -347,6 +379,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_node(element, html=(visit_element, depart_element))
     app.add_directive("claims-table", ClaimsTable)
     app.add_directive("claims-summary", ClaimsSummary)
+    app.add_directive("claims-statuses", ClaimsStatuses)
     app.add_directive("claims-abstract", ClaimsAbstract)
     app.add_role("claims-count", ClaimsCount())
     app.connect("missing-reference", resolve_outside)

@@ -1,4 +1,4 @@
-"""No rule is faster than its path is long: lower bounds of the residual."""
+"""No rule is faster than its path is long: a lower bound of the residual, and so of direction error times path length."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import numpy as np
 
 from ..data.problem import TokenProblem
 from ..margin.token_svm import TokenSVM
+from ..measures.geometry import gram_norm
 from ..model.losses import Loss
 from ..model.weights import log_limit_weights
-from .one_clock import largest_constraint
-from .residual import require_all_support, require_unique_duals
+from .residual import active_gram, require_all_support, require_unique_duals
 
 
-def imbalance(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> float:
-    """KL(rho^2 lambda || q/sum q) >= 0: how far the weights at infinity are from those that W_mm needs (lower-bound theorem).
-
-    It is log Psi(0) - log Psi(R_inf), zero exactly where e_inf is.
+def force_at_zero(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> float:
+    """f = ||sum_k (q_k/sum q - rho^2 lambda_k) V_k||: the force off W_mm at residual zero, zero exactly where e_inf is.
 
     Raises
     ------
@@ -24,12 +22,29 @@ def imbalance(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> 
     """
     require_all_support(svm)
     require_unique_duals(svm)
-    share = svm.duals / svm.duals.sum()
+    cosines, norms, duals = active_gram(svm)
     log_q = log_limit_weights(problem, loss)
-    divergence = share @ (np.log(share) - log_q + np.logaddexp.reduce(log_q))
-    return max(float(divergence), 0.0)
+    share = np.exp(log_q - np.logaddexp.reduce(log_q))
+    size = norms.max()
+    return float(size * gram_norm(cosines, (share - duals / duals.sum()) * (norms / size)))
 
 
 def least_residual(problem: TokenProblem, svm: TokenSVM, loss: Loss = "logistic") -> float:
-    """imbalance/(2 B): e_t comes back to this for every rule with bounded steps and an infinite path; e_inf is at least twice it."""
-    return imbalance(problem, svm, loss) / (2.0 * largest_constraint(problem))
+    """4 f/D^2, D = max ||V_k - V_l||: e_inf is at least this, and e_t comes back to it for every rule with bounded steps.
+
+    Zero for a single constraint, which has no residual (lower-bound theorem).
+
+    Examples
+    --------
+    >>> import tokenmargin as tm
+    >>> from tokenmargin.theory.lower_bound import least_residual
+    >>> problem = tm.gaussian(5, 4, 100, seed=0)
+    >>> svm = tm.solve_token_svm(problem)
+    >>> bool(0.0 < least_residual(problem, svm) < tm.e_inf(problem, svm))
+    True
+    """
+    force = force_at_zero(problem, svm, loss)
+    cosines, norms, _ = active_gram(svm)
+    unit = norms / norms.max()
+    square = (unit[:, None] - unit) ** 2 + 2.0 * unit[:, None] * unit * (1.0 - cosines)
+    return 4.0 * force / norms.max() / float(square.max()) / norms.max() if len(norms) > 1 else 0.0

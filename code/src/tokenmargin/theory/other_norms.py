@@ -71,7 +71,7 @@ def norm_margin(problem: TokenProblem, norm: Norm, *, tolerance: float = 1e-6) -
     W = cp.Variable((problem.d, problem.d))
     entries = cp.vec(W, order="C")
     bound = rows @ entries >= unit.relative_bounds
-    size = cp.sigma_max(W) if norm == "spectral" else cp.pnorm(entries, norm)
+    size = cp.sigma_max(W) if norm == "spectral" else cp.pnorm(entries, "inf" if norm == np.inf else norm, approx=False)  # type: ignore[arg-type]
     program = cp.Problem(cp.Minimize(size), [bound])
     try:
         program.solve(solver=cp.CLARABEL)
