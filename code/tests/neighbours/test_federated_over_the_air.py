@@ -149,6 +149,12 @@ def test_federations_without_interference_decrease_and_repeat():
     np.testing.assert_array_equal(first[:, :, 0, 0], first[:, :, 0, 1])
 
 
+def test_separable_data_are_told_from_others():
+    S = np.array([[1.0, 0.1], [1.0, -0.2]])
+    assert air.is_separable(S)
+    assert not air.is_separable(np.vstack([S, [[-1.0, 0.0]]]))
+
+
 def test_slopes_of_a_power_are_its_exponent():
     t = np.arange(1.0, 1001.0)
     averages = np.stack([t**-0.5, 3.0 / t], axis=1)

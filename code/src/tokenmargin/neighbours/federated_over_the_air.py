@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import linprog
 from scipy.special import expit
 from scipy.stats import levy_stable
 
@@ -159,13 +160,19 @@ def descend_quadratic(server: Server, xi: Array, start: float = 1.0) -> Array:
 
 
 def federations(runs: int, clients: int, samples: int, d: int, rng: np.random.Generator) -> Array:
-    """Signed features y x of `runs` federations, shape (runs, clients, samples, d), labels by a noisy logistic teacher.
+    """Signed features y x of `runs` federations, shape (runs, clients, samples, d), labels by a logistic teacher N(0, I/4).
 
     The features of each client are N(c, I) about a centre c ~ N(0, I/4) of its own.
     """
     X = rng.standard_normal((runs, clients, samples, d)) + 0.5 * rng.standard_normal((runs, clients, 1, d))
-    chance = expit(X @ rng.standard_normal((runs, 1, d, 1)))
+    chance = expit(X @ (0.5 * rng.standard_normal((runs, 1, d, 1))))
     return X * np.where(rng.random(chance.shape) < chance, 1.0, -1.0)
+
+
+def is_separable(S: Array) -> bool:
+    """Whether some w has S w >= 1 for all rows of signed features, so that the logistic loss has no minimum."""
+    rows = S.reshape(-1, S.shape[-1])
+    return bool(linprog(np.zeros(rows.shape[1]), -rows, -np.ones(len(rows)), bounds=(None, None)).status == 0)
 
 
 def train_federations(
