@@ -1,5 +1,12 @@
 """The errors of the package: each names the object, what it must satisfy, and what to do."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .types import Array
+
 
 class TokenMarginError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -52,7 +59,7 @@ class InfeasibleSVMError(TokenMarginError):
         margin is what is proved, and it is of the size of rounding.
     """
 
-    def __init__(self, message: str, farkas, residual: float, sequences: tuple[int, ...], proved: bool = True):
+    def __init__(self, message: str, farkas: Array, residual: float, sequences: tuple[int, ...], proved: bool = True):
         super().__init__(message)
         self.farkas = farkas
         self.residual = residual

@@ -27,7 +27,7 @@ BLOCK = 1 << 22  # largest block of constraints' cosines
 RUNS, RECORDS = 3, 122  # training runs that a report compares, and the records that each keeps
 
 
-def read_npz(path: str | os.PathLike, *, memory: int | None = None) -> tuple[Sequences, Array | None]:
+def read_npz(path: str | os.PathLike[str], *, memory: int | None = None) -> tuple[Sequences, Array | None]:
     """Read and check a file written by ``np.savez(path, X=..., y=..., ...)``; nothing is ever unpickled.
 
     Parameters
@@ -91,7 +91,7 @@ def read_npz(path: str | os.PathLike, *, memory: int | None = None) -> tuple[Seq
 
 
 def write_example(
-    path: str | os.PathLike, *, n: int = 8, T: int = 5, d: int = 64, signal: float = 0.5, seed: int = 0
+    path: str | os.PathLike[str], *, n: int = 8, T: int = 5, d: int = 64, signal: float = 0.5, seed: int = 0
 ) -> Path:
     """Write a small file: sequences of 3 to T tokens, one of them a signal for the label, the others noise; no decoder.
 

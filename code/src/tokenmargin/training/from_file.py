@@ -11,7 +11,7 @@ from ..errors import BadFileError, InvalidProblemError
 from .decoder import problem_of
 
 
-def from_npz(path: str | os.PathLike, *, steps: int = 2000, memory: int | None = None) -> TokenProblem:
+def from_npz(path: str | os.PathLike[str], *, steps: int = 2000, memory: int | None = None) -> TokenProblem:
     """The token problem of a file; `read_npz` says what it may hold, `problem_of` what happens without a decoder.
 
     Raises
