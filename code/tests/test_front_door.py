@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,3 +39,11 @@ def test_the_example_of_each_name_runs(name):
     for test in examples:
         result = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test)
         assert result.failed == 0
+
+
+MODULES = [module.name for module in pkgutil.walk_packages(tokenmargin.__path__, "tokenmargin.") if not module.ispkg]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_other_example_of_the_package_runs(name):
+    assert doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0

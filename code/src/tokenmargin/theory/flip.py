@@ -84,7 +84,7 @@ def flip(problem: TokenProblem, svm: TokenSVM, step: Step, loss: Loss = "logisti
     >>> problem = tm.gaussian(5, 4, 100, seed=0)
     >>> fork = flip(problem, tm.solve_token_svm(problem), tm.NormalizedGD(1.0))
     >>> round(float(fork.amplitude(1.01)), 4)
-    0.1462
+    0.1699
     """
     require_all_support(svm)
     spring = _spring(step)

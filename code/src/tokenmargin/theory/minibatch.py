@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -18,6 +19,8 @@ from ..model.weights import log_limit_weights
 from ..training.rules import require_positive
 from ..types import Array
 from .residual import require_all_support, residual_limit
+
+Map = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def minibatch_law(
     )
 
 
-def _steps(problem: TokenProblem, svm: TokenSVM, batch: int, loss: Loss):
+def _steps(problem: TokenProblem, svm: TokenSVM, batch: int, loss: Loss) -> tuple[Map, Array, Array]:
     """The function y -> all D_B, shape (batches, 1 + dimension), first along W_mm; the plane's basis; and the constraints' root."""
     root = square_root(problem.constraints.gram)
     unit = root @ svm.duals / svm.norm
@@ -106,11 +109,11 @@ def _steps(problem: TokenProblem, svm: TokenSVM, batch: int, loss: Loss):
     return step, plane, root
 
 
-def _jacobian(f, y: Array, eps: float = 1e-5) -> Array:
+def _jacobian(f: Map, y: Array, eps: float = 1e-5) -> Array:
     return np.column_stack([(f(y + e) - f(y - e)) / (2.0 * eps) for e in eps * np.eye(len(y))])
 
 
-def _curved(f, y: Array, covariance: Array, eps: float = 1e-3) -> Array:
+def _curved(f: Map, y: Array, covariance: Array, eps: float = 1e-3) -> Array:
     """(1/2) sum_ij covariance_ij d_i d_j f at y, by second differences along the covariance's axes."""
     values, axes = np.linalg.eigh(covariance)
     second = [(f(y + eps * a) - 2.0 * f(y) + f(y - eps * a)) / eps**2 for a in axes.T]
