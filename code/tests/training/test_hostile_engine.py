@@ -14,6 +14,7 @@ from tokenmargin.data.synthetic import gaussian
 from tokenmargin.errors import (
     InvalidProblemError,
     LostStepError,
+    TokenMarginError,
     UnboundedStepError,
 )
 from tokenmargin.margin.token_svm import solve_token_svm
@@ -465,3 +466,26 @@ def test_joint_runs_do_not_see_what_tokens_have_in_common():
     W, u, *_ = exact.joint(data, 6, eta0=1e-6, decay=0.0)
     assert np.linalg.norm(run.W() - W) <= 1e-8 * np.linalg.norm(W)
     assert np.linalg.norm(run.u() - u) <= 1e-8 * np.linalg.norm(u)
+
+
+@pytest.mark.parametrize("rule", [NormalizedGD(1.0), Polyak(0.5), GradientDescent(1.0)], ids=repr)
+@pytest.mark.parametrize("power", [-300, -50, -12, 0, 5])
+@pytest.mark.parametrize("exponents", [(-498, -498), (-498, 0), (-300, 90), (0, 0), (166, 166), (400, 380)])
+def test_the_forms_agree_at_any_scale_of_scores_and_tokens(rule, power, exponents):
+    """Coefficients counted in units of the constraints' lengths, against W itself, which knows no units."""
+    small = gaussian(2, 3, 4, seed=0, scores="gaussian")
+    sizes = 2.0 ** np.array(exponents)
+    tokens, values = small.tokens * sizes[:, None, None], small.values * 10.0**power
+    problem = TokenProblem(tokens, small.labels, small.decoder, small.queries, values=values)
+    if isinstance(rule, NormalizedGD):
+        rule = NormalizedGD(1.0 / sizes.max())
+    runs = []
+    for form in ("gram", "matrix"):
+        try:
+            runs.append(train(problem, rule, 6, form=form, record=[6]).W())
+        except TokenMarginError as refusal:
+            runs.append(type(refusal))
+    if isinstance(runs[0], type) or isinstance(runs[1], type):
+        assert runs[0] is runs[1]
+    else:
+        assert np.abs(runs[0] - runs[1]).max() <= 1e-9 * np.abs(runs[1]).max()

@@ -93,6 +93,8 @@ class Layout(NamedTuple):
     largest_step : float
         The longest step whose change of every margin float64 resolves: 1e12/max ||V_k||.
     exponential : bool
+    whole : bool
+        Whether every unit is one, so that the weights p are those of the loss gap too.
     """
 
     start: Array
@@ -114,6 +116,7 @@ class Layout(NamedTuple):
     tame: bool
     largest_step: float
     exponential: bool
+    whole: bool = True
 
 
 class Rule(NamedTuple):
@@ -174,6 +177,7 @@ def in_units(layout: Layout) -> Layout:
         length=np.exp(log_length),
         log_length=log_length,
         unit=np.exp(log_unit)[rows],
+        whole=False,
     )
 
 
@@ -401,7 +405,8 @@ def summed_gap(row, per, sequence, optimal_slope, offset, tame, exponential, c, 
 def relative_loss_gap(layout, row, per, c, ref, largest, led):
     """log(L - L*) - ref of what `fill_weights` left behind."""
     gap = summed_gap(
-        row, per, layout.sequence, layout.optimal_slope, layout.offset, layout.tame, layout.exponential, c, ref, largest, led,
+        row, per, layout.sequence, layout.optimal_slope, layout.offset, layout.tame, layout.exponential, c, ref, largest,
+        led and layout.whole,
     )  # fmt: skip
     return log_mean(log_gaps(layout, row, per, ref)) if math.isnan(gap) else gap
 
@@ -579,7 +584,9 @@ def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout):
             return path, CANCELS, t, np.nan
         norm = math.sqrt(square)
         if code == POLYAK:
-            gap = summed_gap(row, per, sequence, optimal_slope, offset, tame, exponential, c, ref, largest, led)
+            gap = summed_gap(
+                row, per, sequence, optimal_slope, offset, tame, exponential, c, ref, largest, led and layout.whole
+            )
             if math.isnan(gap):
                 gap = log_mean(log_gaps(layout, row, per, ref))
         h, log_h = step_length(code, a, b, t, c, ref, norm, gap)
