@@ -77,7 +77,8 @@ class UnboundedStepError(TokenMarginError):
 
 
 class LostStepError(TokenMarginError):
-    """A step that must be taken is lost in rounding: it is too short beside ||W||, or the gradient cancels to rounding."""
+    """A step that must be taken is lost in rounding: it is too short beside ||W||, or the gradient, or an output
+    whose slope decides it, cancels to rounding."""
 
 
 class FloatRangeError(TokenMarginError, ArithmeticError):

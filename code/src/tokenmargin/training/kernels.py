@@ -357,11 +357,18 @@ def fill_weights(
             delta = exp_or_zero(b) * D + (score_gap[top] if top >= 0 else 0.0)
         row[0, r], row[1, r], row[2, r] = b, D, most + log_weight[r]
         short[sequence[r]] += weight[r] * delta
-    c, largest = -np.inf, 0.0
+    largest = 0.0
     for i in range(len(short)):
         largest = max(largest, short[i])
     if not (settled and largest < SETTLED):
         ref = slopes(best, short, exponential, log_slope, factor)
+    return scale_rows(start, sequence, log_weight, log_slope, factor, row, p), ref, largest, led
+
+
+@njit(inline="always")
+def scale_rows(start, sequence, log_weight, log_slope, factor, row, p):
+    """Multiply the brackets of each row by what stands before them, relative to the largest force e^c; return c."""
+    c = -np.inf
     for r in range(len(start) - 1):
         c = max(c, row[2, r] + log_slope[sequence[r]])
     for r in range(len(start) - 1):
@@ -371,7 +378,7 @@ def fill_weights(
         row[3, r] = size
         for k in range(start[r], start[r + 1]):
             p[k] *= size
-    return c, ref, largest, led
+    return c
 
 
 @njit(inline="always")
@@ -521,6 +528,23 @@ def step_length(code, a, b, t, c, ref, norm, gap):
     return (math.exp(log_h) if log_h < 700.0 else np.inf), log_h
 
 
+@njit(inline="always")
+def product(p, force):
+    """sum_k p_k force_k."""
+    total = 0.0
+    for k in range(len(p)):
+        total += p[k] * force[k]
+    return total
+
+
+@njit(inline="always")
+def move(size, p, force, unit, coefficients, mu):
+    """Add size p to the coefficients, and what it does to the margins."""
+    for k in range(len(p)):
+        coefficients[k] += size * p[k]
+        mu[k] += size * unit[k] * force[k]
+
+
 @njit(cache=True)
 def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout):
     """Take the steps t0..t1-1 in place; return (path length, TAKEN, -1, 0.0).
@@ -550,9 +574,7 @@ def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout):
         gram_times(gram, p, force)
         if c == -np.inf:
             break  # exactly zero gradient: every rule stays
-        square = 0.0
-        for k in range(N):
-            square += p[k] * force[k]
+        square = product(p, force)
         if cancels(square, p, length):
             return path, CANCELS, t, np.nan
         norm = math.sqrt(square)
@@ -569,11 +591,8 @@ def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout):
             error = slope_error(NORMALIZED_GD if code == POLYAK and log_h == b else code, layout, row, per, c, ref)
             if error > SLOPES_KNOWN:
                 return path, COARSE_SLOPES, t, error
-        size = h / norm
         path += h
-        for k in range(N):
-            coefficients[k] += size * p[k]
-            mu[k] += size * unit[k] * force[k]
+        move(h / norm, p, force, unit, coefficients, mu)
         if (t + 1) % REFRESH == 0:
             gram_times(gram, coefficients, force)
             for k in range(N):
