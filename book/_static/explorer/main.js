@@ -7,7 +7,7 @@
   const KEPT = 4000; // points that a curve keeps
   const TAIL = 60; // last steps whose residual is shown one by one
   const REACH = 2.4; // half of the side of the plane that is shown
-  const root = document.getElementById("explorer");
+  const root = document.getElementById("token-explorer");
   if (!root) return;
   const part = (name) => root.querySelector(`[data-part="${name}"]`);
 

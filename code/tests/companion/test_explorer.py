@@ -160,12 +160,14 @@ def test_the_controls_work(browser, tmp_path):
         const moved = token.getAttribute("transform") !== before;
         part("bifurcation").open = true;
         const options = part("preset").options.length;
-        document.body.append("RESULT" + JSON.stringify({ first, later, words, moved, options, hash: location.hash }) + "END");
+        const visible = part("play").offsetParent !== null;
+        document.body.append("RESULT" + JSON.stringify({ first, later, words, moved, options, visible, hash: location.hash }) + "END");
       }, 2000);
     });
     """
     (tmp_path / "book" / "page.html").write_text(
-        f"<!DOCTYPE html><meta charset='utf-8'><body>{markup}<script>{script}</script></body>"
+        # The page's title gives its section the id "explorer".
+        f"<!DOCTYPE html><meta charset='utf-8'><body><section id='explorer'>{markup}</section><script>{script}</script></body>"
     )
     text = shown(browser, (tmp_path / "book" / "page.html").as_uri(), tmp_path)
     result = json.loads(html.unescape(re.search(r'RESULT(\{"first.*?\})END', text, re.DOTALL)[1]))
@@ -173,5 +175,6 @@ def test_the_controls_work(browser, tmp_path):
     assert int(re.match(r"steps(\d+)", result["later"])[1]) > 20
     assert result["words"].startswith("No W separates:")
     assert result["moved"]
+    assert result["visible"]
     assert result["options"] == 6
     assert result["hash"].startswith("#state=%7B%22tokens%22")
