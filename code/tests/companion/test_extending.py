@@ -5,7 +5,6 @@ import importlib
 import re
 
 import pytest
-
 from companion.build.paths import BOOK
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (BOOK / "extending.md").read_text(encoding="utf-8"), re.DOTALL)
