@@ -3,7 +3,7 @@ globalThis.Explorer.presets = [
  {
   "key": "global",
   "title": "Global convergence: equal scores, acute constraints, a start in a wrong direction",
-  "words": "Every start leads to W_mm (global convergence). The start is far off; the margins only rise.",
+  "words": "Every start leads to Wₘₘ (global convergence). The start is far off; the margins only rise.",
   "state": {
    "tokens": [
     [
@@ -32,7 +32,7 @@ globalThis.Explorer.presets = [
  {
   "key": "polyak",
   "title": "Polyak's steps: their length settles by itself",
-  "words": "Polyak's effective step tends to theta times the norm of W_mm, whatever the data.",
+  "words": "Polyak's effective step tends to theta times the norm of Wₘₘ, whatever the data.",
   "state": {
    "tokens": [
     [
