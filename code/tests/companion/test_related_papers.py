@@ -1,7 +1,7 @@
 """The list of related papers is made of their pages, and refuses a page that lacks a part."""
 
 import pytest
-from companion.build.related_papers import PageIsIncomplete, items, related_papers
+from companion.build.related_papers import PageIsIncomplete, _plain, items, related_papers
 from nbformat import writes
 from nbformat.v4 import new_markdown_cell, new_notebook
 
@@ -67,3 +67,8 @@ def test_every_related_paper_of_this_book():
     for paper in pages:
         keys = (ROOT / "book" / "references.bib").read_text(encoding="utf-8")
         assert f"{{{paper.paper}," in keys
+
+
+def test_roles_become_their_words():
+    text = "the {doc}`chapter <../x>`, {prf:ref}`thm-edge`, **bold** and {cite}`key2020x`"
+    assert "".join(node.astext() for node in _plain(text)) == "the chapter, Edge of stability, bold and key2020x"

@@ -24,6 +24,7 @@ from companion.build.toc import documents, labels, markdown, title
 FOLDER = "book/neighbours/"
 PAPER = re.compile(r"\{cite(?::[tp])?\}`([^`,]+)")
 THEOREM = re.compile(r"\{prf:ref\}`(?:[^`<]*<)?([^`<>]+)>?`")
+ROLE = re.compile(r"\{[\w:]+\}`([^`<]+?)\s*(?:<[^`>]*>)?`")
 UNTESTED = re.compile(r"^## What this page does not test\s*\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 
@@ -112,7 +113,13 @@ def _body(view: View, paper: RelatedPaper, rows: list[Row]) -> element:
 
 
 def _plain(words: str) -> list[Content]:
-    """Prose without emphasis."""
+    """Prose without emphasis and roles: of those their words, or the title of the theorem that they name."""
+
+    def named(match: re.Match[str]) -> str:
+        title = labels().get(match[1].strip(), ("", match[1].strip()))[1]
+        return title.partition(" (")[0]
+
+    words = ROLE.sub(named, words)
     return [*prose(re.sub(r"(?<!\*)\*{1,2}([^*$]+)\*{1,2}", r"\1", words))]
 
 
