@@ -116,7 +116,7 @@ def _plain(words: str) -> list[Content]:
     """Prose without emphasis and roles: of those their words, or the title of the theorem that they name."""
 
     def named(match: re.Match[str]) -> str:
-        title = labels().get(match[1].strip(), ("", match[1].strip()))[1]
+        title: str = labels().get(match[1].strip(), ("", match[1].strip()))[1]
         return title.partition(" (")[0]
 
     words = ROLE.sub(named, words)
