@@ -13,7 +13,7 @@ from typing import Protocol
 from ..errors import LostStepError, UnboundedStepError
 
 LARGEST_LOG = 700.0  # e^700 is near the largest float
-MODERATE_LOG = 20.0  # a ratio of loss gap and gradient up to e^20 is not that of a saturated wrong token
+MODERATE_LOG = 20.0  # loss gap over gradient, in units of 1/max ||V_k||, up to which no wrong token has saturated
 
 
 class Step(Protocol):
@@ -146,7 +146,7 @@ def unbounded_step(
         if log_step > 2.0 * LARGEST_LOG:
             advice = "no step-size in float64 is short enough: divide the decoder by its norm, or take normalised steps"
         return UnboundedStepError(f"{size}, which makes margins that float64 cannot resolve: {advice}.")
-    if isinstance(step, Polyak) and log_step - math.log(step.theta) < MODERATE_LOG:
+    if isinstance(step, Polyak) and log_step - math.log(step.theta) - math.log(cap or 1.0) < MODERATE_LOG:
         return UnboundedStepError(
             f"{size}, which makes margins that float64 cannot resolve: give a smaller theta{limit}."
         )
