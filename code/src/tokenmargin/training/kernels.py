@@ -70,7 +70,7 @@ class Layout(NamedTuple):
         log(w_r/n), plus the log of the row's `unit`.
     plain : bool array, shape (R,)
         Whether the row's score gaps are positive (a copy of the optimal token has none) and of comparable sizes, and the
-        lengths of its constraints too.
+        lengths of its constraints too; no row is where `unit` is not one.
     largest_gap, log_largest_gap, log_largest_length : arrays, shape (R,)
         Of each row.
     score_gap : array, shape (N,)
@@ -172,6 +172,7 @@ def in_units(layout: Layout) -> Layout:
     log_unit = np.where(np.isfinite(layout.log_largest_length), layout.log_largest_length, 0.0)
     log_length = layout.log_length - log_unit[rows]
     return layout._replace(
+        plain=np.zeros_like(layout.plain),  # the sum of a plain row's loss gap knows no units
         log_weight=layout.log_weight + log_unit,
         log_largest_length=layout.log_largest_length - log_unit,
         length=np.exp(log_length),
