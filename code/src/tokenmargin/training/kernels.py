@@ -93,8 +93,6 @@ class Layout(NamedTuple):
     largest_step : float
         The longest step whose change of every margin float64 resolves: 1e12/max ||V_k||.
     exponential : bool
-    whole : bool
-        Whether every unit is one, so that the weights p are those of the loss gap too.
     """
 
     start: Array
@@ -116,7 +114,6 @@ class Layout(NamedTuple):
     tame: bool
     largest_step: float
     exponential: bool
-    whole: bool = True
 
 
 class Rule(NamedTuple):
@@ -178,7 +175,6 @@ def in_units(layout: Layout) -> Layout:
         length=np.exp(log_length),
         log_length=log_length,
         unit=np.exp(log_unit)[rows],
-        whole=False,
     )
 
 
@@ -406,8 +402,7 @@ def summed_gap(row, per, sequence, optimal_slope, offset, tame, exponential, c, 
 def relative_loss_gap(layout, row, per, c, ref, largest, led):
     """log(L - L*) - ref of what `fill_weights` left behind."""
     gap = summed_gap(
-        row, per, layout.sequence, layout.optimal_slope, layout.offset, layout.tame, layout.exponential, c, ref, largest,
-        led and layout.whole,
+        row, per, layout.sequence, layout.optimal_slope, layout.offset, layout.tame, layout.exponential, c, ref, largest, led,
     )  # fmt: skip
     return log_mean(log_gaps(layout, row, per, ref)) if math.isnan(gap) else gap
 
@@ -585,9 +580,7 @@ def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout):
             return path, CANCELS, t, np.nan
         norm = math.sqrt(square)
         if code == POLYAK:
-            gap = summed_gap(
-                row, per, sequence, optimal_slope, offset, tame, exponential, c, ref, largest, led and layout.whole
-            )
+            gap = summed_gap(row, per, sequence, optimal_slope, offset, tame, exponential, c, ref, largest, led)
             if math.isnan(gap):
                 gap = log_mean(log_gaps(layout, row, per, ref))
         h, log_h = step_length(code, a, b, t, c, ref, norm, gap)
