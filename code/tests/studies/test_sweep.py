@@ -1,5 +1,6 @@
 """Sweeps: the same table for one worker, two, and a Dask cluster that loses a worker; resuming; failures."""
 
+import gc
 import os
 import signal
 import threading
@@ -94,7 +95,9 @@ def test_a_bar_shows_only_where_it_is_asked_for(capsys):
 
 
 @pytest.mark.filterwarnings("ignore:Port .* is already in use:UserWarning:distributed")
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_dask_cluster_that_loses_a_worker_gives_the_same_table(tmp_path):
+    """What Dask leaves open when a worker is killed, or when a port is tried twice, is collected before the test ends."""
     distributed = pytest.importorskip("distributed")
     grid = {"seed": range(24), "folder": [str(tmp_path)]}
     expected = sweep(mean_of_normals, {"seed": range(24), "size": [5]}, workers=1)["mean"]
@@ -108,6 +111,8 @@ def test_a_dask_cluster_that_loses_a_worker_gives_the_same_table(tmp_path):
             thread.start()
             table = sweep(slow, grid)
             thread.join()
+    del cluster, client
+    gc.collect()
     assert any(path.suffix == f".{victim}" for path in tmp_path.iterdir()), "the victim had work"
     assert len({path.suffix for path in tmp_path.iterdir()}) >= 2
     np.testing.assert_array_equal(table["mean"], expected)
