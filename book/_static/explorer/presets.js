@@ -32,7 +32,7 @@ globalThis.Explorer.presets = [
  {
   "key": "polyak",
   "title": "Polyak's steps: their length settles by itself",
-  "words": "Polyak's effective step tends to theta times the norm of Wₘₘ, whatever the data.",
+  "words": "Polyak's effective step tends to theta times the norm of Wₘₘ, where the residual settles.",
   "state": {
    "tokens": [
     [
@@ -89,7 +89,7 @@ globalThis.Explorer.presets = [
  },
  {
   "key": "frozen",
-  "title": "Frozen out: one sequence waits for ever",
+  "title": "Frozen out: one sequence is left waiting",
   "words": "From a large start in a wrong direction one sequence's gradient is exponentially small, and the other takes all steps.",
   "state": {
    "tokens": [
