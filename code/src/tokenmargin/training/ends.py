@@ -106,11 +106,13 @@ def margins_along(
 
 
 def _plans(times: ArrayLike, count: int) -> Array:
-    """The times of each start, shape (S, K)."""
+    """The times of each start, 0 before them, shape (S, K + 1)."""
     given = np.atleast_2d(numbers("times", times, (1, 2), f"(K,) or ({count}, K)"))
     whole = (given == np.floor(given)) & (given >= 0.0) & (given < 2.0**53)
     if not (given.size and len(given) in (1, count) and whole.all() and (np.diff(given, axis=1) >= 0.0).all()):
         raise InvalidProblemError(
             f"times has shape {given.shape}: give increasing integers >= 0, (K,) or one row for each of the {count} starts."
         )
-    return np.array(np.broadcast_to(given, (count, given.shape[1])), dtype=int)
+    plans = np.zeros((count, given.shape[1] + 1), dtype=int)
+    plans[:, 1:] = given
+    return plans

@@ -445,14 +445,11 @@ def weights_and_gap(mu, layout, p):
         layout.optimal_score, layout.exponential, p, row, per, 0.0, False,
     )  # fmt: skip
     gap = relative_loss_gap(layout, row, per, c, ref, largest, led)
-    errors = (0.0, 0.0, 0.0)
+    errors = np.zeros(3)
     if largest > COARSE:
-        errors = (
-            slope_error(GRADIENT_DESCENT, layout, row, per, c, ref),
-            slope_error(NORMALIZED_GD, layout, row, per, c, ref),
-            slope_error(POLYAK, layout, row, per, c, ref),
-        )
-    return c, ref, gap, errors
+        for code in range(3):  # GRADIENT_DESCENT, NORMALIZED_GD, POLYAK
+            errors[code] = slope_error(code, layout, row, per, c, ref)
+    return c, ref, gap, (errors[0], errors[1], errors[2])
 
 
 @njit(cache=True)
@@ -639,8 +636,8 @@ def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout, kept):
 
 @njit(cache=True)
 def advance_starts(gram, mu0, times, decided, rule, reach, layout, kept):
-    """Runs from margins mu0, shape (S, N), through the times of each, shape (S, K), each ended at its first time t > 0 at
-    which all its margins exceed `decided`.
+    """Runs from margins mu0, shape (S, N), through the times of each, shape (S, K), the first of which is 0; each ended at
+    its first later time at which all its margins exceed `decided`.
 
     Returns
     -------
@@ -651,11 +648,11 @@ def advance_starts(gram, mu0, times, decided, rule, reach, layout, kept):
     """
     mu, done = mu0.copy(), np.zeros(len(mu0), dtype=np.bool_)
     for s in range(len(mu0)):
-        C, t, length = np.zeros(mu.shape[1]), 0, reach[s]
-        for end in times[s]:
-            path, why, _, _ = advance_gram(gram, mu0[s], C, mu[s], t, end, Rule(*rule[:3], length), layout, kept)
-            t, length = end, length + path
-            done[s] = why == TAKEN and (t == times[s, -1] or (t > 0 and mu[s].min() > decided))
+        C, length = np.zeros(mu.shape[1]), reach[s]
+        for first, last in zip(times[s, :-1], times[s, 1:]):
+            path, why, _, _ = advance_gram(gram, mu0[s], C, mu[s], first, last, Rule(*rule[:3], length), layout, kept)
+            length += path
+            done[s] = why == TAKEN and (last == times[s, -1] or (last > 0 and mu[s].min() > decided))
             if done[s] or why != TAKEN:
                 break
     return mu, done
