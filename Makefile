@@ -23,6 +23,8 @@ TIMEOUT := 900
 export COMPANION_TIMEOUT := $(TIMEOUT)
 # Texts are UTF-8 whatever the locale says.
 export PYTHONUTF8 := 1
+# Each of the many processes would compile all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: sound book site test fuzz faults verify links newest alone run lint format lock lab bench badge badge-check reference licences clean help
 
