@@ -17,7 +17,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util.fileutil import copy_asset
 from sphinx.util.typing import ExtensionMetadata
 
-from companion.build import api, bibliography, claims_view, commit, identity, related_papers
+from companion.build import api, bibliography, claims_view, commit, identity, related_papers, semantics
 from companion.build.paths import EXECUTED, ROOT
 from companion.chapter.claims import MIME
 
@@ -63,6 +63,7 @@ def add_provenance(app: Sphinx, doctree: nodes.document) -> None:
         if name:
             line = nodes.raw("", _provenance(docname, name, cells[name]), format="html")
             figure += nodes.legend("", line)
+            semantics.opens(figure, f"{'../' * docname.count('/')}figures/{name}.svg")
 
 
 def _provenance(docname: str, name: str, cell: int) -> str:
@@ -142,6 +143,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     identity.setup(app)
     bibliography.setup(app)
     api.setup(app)
+    semantics.setup(app)
     app.connect("source-read", read_executed)
     app.connect("doctree-read", add_provenance)
     for finish in (write_figures, copy_mathjax, copy_claims):
