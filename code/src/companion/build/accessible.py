@@ -100,8 +100,9 @@ def table(found: Sequence[Violation]) -> str:
 
 
 def pages_of(folder: Path) -> list[Path]:
-    """The pages of a built book."""
-    return [path for path in sorted(folder.rglob("*.html")) if "_static" not in path.parts]
+    """The pages of a built book, but for those that only lead to another one."""
+    pages = [path for path in sorted(folder.rglob("*.html")) if "_static" not in path.parts]
+    return [path for path in pages if 'http-equiv="Refresh"' not in path.read_text(encoding="utf-8")]
 
 
 def main(arguments: list[str]) -> int:

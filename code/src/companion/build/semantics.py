@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 from pathlib import Path
-from typing import Any
 
 from docutils import nodes
 from myst_nb.sphinx_ import HideCodeCellNode
@@ -21,14 +20,17 @@ from sphinx.writers.html5 import HTML5Translator
 MENDED = {'role="doc-biblioentry"': 'role="listitem"'}
 
 
-class NameFoldedCode(SphinxPostTransform):
-    """Call the folded code of a cell by what the cell shows (before MyST-NB folds it)."""
+class NameAndOpen(SphinxPostTransform):
+    """Name folded code by what its cell shows, and let pictures open (after MyST-NB chose a format, before it folds)."""
 
     default_priority = 198
     formats = ("html",)
 
     def run(self, **kwargs: object) -> None:
-        """Set the words of the folds."""
+        """Set the words of the folds; wrap the pictures of figures that say where they lie."""
+        for figure in self.document.findall(nodes.figure):
+            if figure.get("opens"):
+                opens(figure, figure["opens"])
         numbers = self.env.toc_fignumbers.get(self.env.docname, {}).get("figure", {})
         for cell in self.document.findall(nodes.container):
             if cell.get("nb_element") == "cell_code" and cell.get("hide_mode"):
@@ -63,16 +65,8 @@ def opens(figure: nodes.figure, address: str) -> None:
     image = next(iter(figure.findall(nodes.image)), None)
     if image is not None and not isinstance(image.parent, nodes.reference):
         link = nodes.reference("", "", refuri=address, internal=True, reftitle="Open the picture alone")
-        figure.replace(image, link)
+        image.parent.replace(image, link)
         link += image
-
-
-def add_script(
-    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document | None
-) -> None:
-    """Load what opens a picture in its page, on a page that has figures (html-page-context)."""
-    if doctree is not None and any(True for _ in doctree.findall(nodes.figure)):
-        app.add_js_file("figures.js", loading_method="defer")
 
 
 def mend(app: Sphinx, error: Exception | None) -> None:
@@ -90,7 +84,7 @@ def mend(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Sphinx calls this."""
     app.add_node(HideCodeCellNode, override=True, html=(visit_folded, depart_folded))
-    app.add_post_transform(NameFoldedCode)
-    app.connect("html-page-context", add_script)
+    app.add_post_transform(NameAndOpen)
+    app.add_js_file("pages.js", loading_method="defer")
     app.connect("build-finished", mend, priority=910)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -63,7 +63,7 @@ def add_provenance(app: Sphinx, doctree: nodes.document) -> None:
         if name:
             line = nodes.raw("", _provenance(docname, name, cells[name]), format="html")
             figure += nodes.legend("", line)
-            semantics.opens(figure, f"{'../' * docname.count('/')}figures/{name}.svg")
+            figure["opens"] = f"{'../' * docname.count('/')}figures/{name}.svg"
 
 
 def _provenance(docname: str, name: str, cell: int) -> str:

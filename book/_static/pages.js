@@ -1,5 +1,18 @@
-// Opens the picture of a figure in its page, large. Without this script its link leads to the picture's file.
+// What every page does for its reader. Without this script all is there, but for the keyboard in what scrolls.
 "use strict";
+
+// What scrolls sideways can be reached by keyboard; the theme sees to code and outputs.
+function reach() {
+  for (const part of document.querySelectorAll(".bd-article :is(table, mjx-container, p, li, dd, .wide, figure)")) {
+    const scrolls = part.scrollWidth > part.clientWidth + 1 && /auto|scroll/.test(getComputedStyle(part).overflowX);
+    if (scrolls) part.tabIndex = 0;
+    else if (part.tabIndex === 0) part.removeAttribute("tabindex");
+  }
+}
+window.addEventListener("load", () => (window.MathJax?.startup?.promise ?? Promise.resolve()).then(reach));
+window.addEventListener("resize", reach);
+
+// The picture of a figure opens in its page, large; its link leads to the picture's file.
 document.addEventListener("DOMContentLoaded", () => {
   const dialog = document.createElement("dialog");
   dialog.className = "picture";
