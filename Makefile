@@ -26,7 +26,7 @@ export PYTHONUTF8 := 1
 # Each of the many processes would compile all that it imports anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: sound book site test fuzz faults verify links newest alone run lint format lock lab bench badge badge-check reference licences clean help
+.PHONY: sound book site test fuzz faults verify links accessible pdf newest alone run lint format lock lab bench badge badge-check reference licences clean help
 
 sound: $(ENVIRONMENT)
 	@$(BIN)/python $(CHECK) check $(ENVIRONMENT) || { rm -rf $(VENV); make --no-print-directory $(ENVIRONMENT); }
@@ -70,6 +70,9 @@ verify: sound  ## Build twice, in two folders, and compare all bytes (minutes)
 
 links: book  ## Ask every address outside that the book names
 	@$(BIN)/jupyter-book build . --path-output _build/links --builder linkcheck
+
+accessible: sound  ## Read every page of the built book with axe-core, in both themes and on a phone (minutes; needs Chromium)
+	@$(BIN)/python -m companion.build.accessible _build/html
 
 newest:  ## The book and the tests with the newest versions that requirements.in allows, in an environment of their own
 	@$(PYTHON) -m venv _build/newest

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from companion.build.check_site import check
-from companion.build.claims_table import DuplicateClaim, collect, summary, write
+from companion.build.claims_table import DuplicateClaim, LooseBound, collect, explained, summary, write
 from companion.build.page import JUPYTER_BOOK
 from companion.build.paths import BUILD, HTML, ROOT, relative
 from companion.build.stopping import end_with_the_build
@@ -60,12 +60,13 @@ def main() -> int:
     start = time.perf_counter()
     try:
         rows = collect()
+        explained(rows)
         write(rows)
         pages = build()
         problems = check(pages)
         if problems:
             raise RenderFailed("The built pages have problems:\n" + "\n".join(map(str, problems)))
-    except (RenderFailed, DuplicateClaim, OSError) as problem:
+    except (RenderFailed, DuplicateClaim, LooseBound, OSError) as problem:
         print(f"\nFAILED rendering\n{problem}\nThe last good pages are untouched.\n", file=sys.stderr)
         return 1
     swap(pages)

@@ -18,7 +18,17 @@ from sphinx.errors import ExtensionError
 from sphinx.util.fileutil import copy_asset
 from sphinx.util.typing import ExtensionMetadata
 
-from companion.build import api, bibliography, claims_view, commit, identity, numbers, related_papers, sphinx_jobs
+from companion.build import (
+    api,
+    bibliography,
+    claims_view,
+    commit,
+    identity,
+    numbers,
+    related_papers,
+    semantics,
+    sphinx_jobs,
+)
 from companion.build.paths import EXECUTED, ROOT
 from companion.chapter.claims import MIME
 
@@ -64,6 +74,7 @@ def add_provenance(app: Sphinx, doctree: nodes.document) -> None:
         if name:
             line = nodes.raw("", _provenance(docname, name, cells[name]), format="html")
             figure += nodes.legend("", line)
+            figure["opens"] = f"{'../' * docname.count('/')}figures/{name}.svg"
 
 
 def _provenance(docname: str, name: str, cell: int) -> str:
@@ -151,6 +162,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     api.setup(app)
     numbers.setup(app)
     sphinx_jobs.setup(app)
+    semantics.setup(app)
     app.connect("source-read", read_executed)
     app.connect("doctree-read", add_provenance)
     for finish in (write_figures, copy_mathjax, copy_claims):

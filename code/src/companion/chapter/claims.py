@@ -38,6 +38,7 @@ STATUSES = {
     "measured": "an observation without a proof",
     "conjectured": "an estimate or a conjecture, compared with measurements",
 }
+BOUNDS = ("at most", "at least")
 MIME = "application/vnd.companion.claim+json"
 TINY = 1e-300
 # With COMPANION_CLAIMS=must-hold, as the book's build sets it, a claim that does not hold raises; elsewhere it is shown.
@@ -88,6 +89,8 @@ class Claim:
     kind: str = ""
     status: str = ""
     confirms: bool = True
+    unit: str = ""
+    loose: str | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", self.id):
@@ -120,6 +123,10 @@ class Claim:
             raise ClaimIsMalformed(f"claim {self.id!r}: a neighbour's claim needs a citation, a key of references.bib")
         if not self.confirms and self.source == "companion":
             raise ClaimIsMalformed(f"claim {self.id!r}: only a statement from elsewhere can be found not to hold")
+        if self.loose is not None and self.relation not in BOUNDS:
+            raise ClaimIsMalformed(f"claim {self.id!r}: only a bound ({', '.join(BOUNDS)}) can be loose")
+        if self.loose is not None and not self.loose.strip():
+            raise ClaimIsMalformed(f"claim {self.id!r}: loose must say why the bound cannot be tighter")
         if self.status == "proved" and not (self.theorem or self.citation):
             raise ClaimIsMalformed(f"claim {self.id!r}: what is proved needs a theorem or a citation")
 
@@ -139,11 +146,15 @@ class Claim:
         return text(value, f"{zeros}.{min(max(digits, 3), 10)}g")
 
     def found(self) -> str:
-        """The measurement, with the zeros that the tolerance makes significant."""
-        return self.number(self.measured, "#" if self.tolerance and self.relation in {"close", "absolute"} else "")
+        """The measurement with its unit, and with the zeros that the tolerance makes significant."""
+        zeros = "#" if self.tolerance and self.relation in {"close", "absolute"} else ""
+        return f"{self.number(self.measured, zeros)} {self.unit}".rstrip()
 
     def expectation(self) -> str:
-        """The prediction with its tolerance, as a reader reads it."""
+        """The prediction with its tolerance and unit, as a reader reads it."""
+        return f"{self._expectation()} {self.unit}".rstrip()
+
+    def _expectation(self) -> str:
         number, slack = self.number(self.predicted), text(self.tolerance)
         if self.relation in ("close", "absolute") and not self.tolerance:
             return f"exactly {number}"
@@ -184,6 +195,8 @@ def claim(
     kind: str = "",
     status: str = "",
     confirms: bool = True,
+    unit: str = "",
+    loose: str | None = None,
 ) -> None:
     """Check a statement, show the result on the page, and fail the book's build when it does not hold.
 
@@ -218,6 +231,10 @@ def claim(
         By default ``proved`` when a theorem is named, else ``measured``.
     confirms : bool
         False where the claim, by holding, shows that a statement of its source was not found here.
+    unit : str, optional
+        Shown after both numbers, such as ``steps``. Without one they are shares, ratios or errors, as the statement says.
+    loose : str, optional
+        Why a bound lies farther from what is measured than a factor of three. The book's build asks for it then.
 
     Raises
     ------
@@ -244,6 +261,8 @@ def claim(
         kind=kind,
         status=status,
         confirms=confirms,
+        unit=unit,
+        loose=loose,
     )
     display({"text/plain": str(result), MIME: result.as_dict()}, raw=True)
     if not result.holds and os.environ.get(VARIABLE) == MUST_HOLD:
