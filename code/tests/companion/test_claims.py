@@ -1,7 +1,6 @@
 """Claims: each relation on both of its sides, refusal of what cannot be judged, and the collection of all of them."""
 
 import json
-import json
 import math
 import re
 
