@@ -17,7 +17,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util.fileutil import copy_asset
 from sphinx.util.typing import ExtensionMetadata
 
-from companion.build import api, bibliography, claims_view, commit, identity, related_papers
+from companion.build import api, bibliography, claims_view, commit, identity, launch, related_papers
 from companion.build.paths import EXECUTED, ROOT
 from companion.chapter.claims import MIME
 
@@ -140,6 +140,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     claims_view.setup(app)
     related_papers.setup(app)
     identity.setup(app)
+    launch.setup(app)
     bibliography.setup(app)
     api.setup(app)
     app.connect("source-read", read_executed)
