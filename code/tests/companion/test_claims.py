@@ -53,7 +53,8 @@ def test_close_is_relative_and_keeps_its_meaning_for_negative_predictions():
 
 @pytest.mark.parametrize("name", ["predicted", "measured", "tolerance"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_not_finite_is_refused(name, value):
+def test_what_is_not_finite_is_refused_in_the_book(name, value, monkeypatch):
+    monkeypatch.setenv("COMPANION_CLAIMS", "must-hold")
     with pytest.raises(ClaimIsMalformed, match=f"{name} is {value}"):
         make(**{name: value})
 
@@ -80,6 +81,15 @@ def test_what_is_not_finite_is_refused(name, value):
 def test_a_malformed_claim_says_what_it_must_be(changes, text):
     with pytest.raises(ClaimIsMalformed, match=text):
         make(**changes)
+
+
+def test_what_is_not_finite_is_not_judged_where_no_book_is_built(capsys, monkeypatch):
+    monkeypatch.delenv("COMPANION_CLAIMS", raising=False)
+    claim(**(GOOD | {"measured": math.nan}), tolerance=0.1)
+    assert "one: It is $x^2$.; not judged with these values" in capsys.readouterr().out
+    data = make(measured=math.nan, tolerance=0.1).as_dict()
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
+    assert data["holds"] is None
 
 
 def test_a_false_claim_is_shown_where_no_book_is_built(capsys, monkeypatch):

@@ -29,6 +29,7 @@ TABLE_PAGE = "book/claims"
 WORDS = {"source": SOURCES, "kind": KINDS, "status": STATUSES}
 TIGHTNESS = ("tight", "loose")
 NOT_CONFIRMED = "the statement of its source was not found here"
+VERDICTS = {True: ("holds", "✓", "holds"), False: ("fails", "✗", "does not hold"), None: ("open", "–", "not judged")}
 INLINE = {"a", "b", "span"}
 PIECES = re.compile(r"\$(?P<math>[^$]+)\$|`(?P<code>[^`]+)`")
 
@@ -127,7 +128,7 @@ class View:
 
     def block(self, row: Row) -> element:
         """One claim on its page."""
-        state, sign, word = ("holds", "✓", "holds") if row["holds"] else ("fails", "✗", "does not hold")
+        state, sign, word = VERDICTS[row["holds"]]
         to_row = self.to("std", "ref", f"row-{row['id'].lower()}", row["id"])
         details = joined([self.source(row), *self.badges(row), [to_row]], " · ")
         numbers = html("span", "predicted ", row["expectation"]), html("span", "measured ", html("b", row["found"]))

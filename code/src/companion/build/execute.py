@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import logging
 import os
 import re
 import shutil
@@ -133,6 +134,7 @@ def _papermill(
 
     seconds = patience()
     papermill_translators.register("python", Literals)
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # its reading of parameter lines is narrower than `convert`'s
     shutil.copyfile(source, failed)
     try:
         papermill.execute_notebook(

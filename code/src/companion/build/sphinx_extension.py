@@ -24,6 +24,7 @@ from companion.build import (
     claims_view,
     commit,
     identity,
+    launch,
     numbers,
     related_papers,
     semantics,
@@ -158,6 +159,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     claims_view.setup(app)
     related_papers.setup(app)
     identity.setup(app)
+    launch.setup(app)
     bibliography.setup(app)
     api.setup(app)
     numbers.setup(app)

@@ -40,6 +40,7 @@ STATUSES = {
 }
 BOUNDS = ("at most", "at least")
 MIME = "application/vnd.companion.claim+json"
+NUMBERS = ("predicted", "measured", "tolerance")
 TINY = 1e-300
 # With COMPANION_CLAIMS=must-hold, as the book's build sets it, a claim that does not hold raises; elsewhere it is shown.
 VARIABLE, MUST_HOLD = "COMPANION_CLAIMS", "must-hold"
@@ -67,7 +68,7 @@ class ClaimDoesNotHold(AssertionError):
 
 
 class ClaimIsMalformed(ValueError):
-    """A claim cannot be judged or placed: an unknown word, a missing field, or a number that is not finite."""
+    """A claim cannot be placed: an unknown word or a missing field; in the book's build, a number that is not finite."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Claim:
         self._is_one_of("kind", KINDS)
         self._is_one_of("status", STATUSES)
         self._is_supported()
-        for name in ("predicted", "measured", "tolerance"):
+        for name in NUMBERS if os.environ.get(VARIABLE) == MUST_HOLD else ():
             if not math.isfinite(getattr(self, name)):
                 raise ClaimIsMalformed(f"claim {self.id!r}: {name} is {getattr(self, name)}, not a finite number")
         if self.tolerance < 0:
@@ -131,8 +132,15 @@ class Claim:
             raise ClaimIsMalformed(f"claim {self.id!r}: what is proved needs a theorem or a citation")
 
     @property
-    def holds(self) -> bool:
-        """Whether the measurement agrees with the prediction within the tolerance."""
+    def is_judged(self) -> bool:
+        """Whether there are numbers to compare; with other parameters there may be too few points for one."""
+        return all(math.isfinite(getattr(self, name)) for name in NUMBERS)
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the measurement agrees with the prediction within the tolerance; None when it cannot be judged."""
+        if not self.is_judged:
+            return None
         return bool(RELATIONS[self.relation](self.measured, self.predicted, self.tolerance))
 
     def number(self, value: float, zeros: str = "") -> str:
@@ -171,9 +179,14 @@ class Claim:
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, with the verdict and what a reader reads, as ``claims.json`` has them."""
+        if not self.is_judged:  # JSON has no NaN
+            unknown = {name: None for name in NUMBERS if not math.isfinite(getattr(self, name))}
+            return asdict(self) | unknown | {"holds": None, "expectation": "not judged with these values", "found": "–"}
         return asdict(self) | {"holds": self.holds, "expectation": self.expectation(), "found": self.found()}
 
     def __str__(self) -> str:
+        if not self.is_judged:
+            return f"– {self.id}: {self.statement}; not judged with these values"
         sign = "✓" if self.holds else "✗ DOES NOT HOLD:"
         return f"{sign} {self.id}: {self.statement}; predicted {self.expectation()}, measured {self.found()}"
 
@@ -265,5 +278,5 @@ def claim(
         loose=loose,
     )
     display({"text/plain": str(result), MIME: result.as_dict()}, raw=True)
-    if not result.holds and os.environ.get(VARIABLE) == MUST_HOLD:
+    if result.holds is False and os.environ.get(VARIABLE) == MUST_HOLD:
         raise ClaimDoesNotHold(result)

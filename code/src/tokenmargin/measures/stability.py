@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike
 
+from ..compilation import compiled
 from ..data.problem import TokenProblem
 from ..margin.token_svm import TokenSVM
 from ..model.losses import Loss
@@ -141,7 +141,7 @@ def orbit(
     raise unbounded_step(failed, log_step, step=step)
 
 
-@njit(cache=True)
+@compiled
 def _squares(gram, mu0, C, mu, skip, keep, duals, rule, layout):
     """||W - c What||_F^2 after each of `keep` steps, from W = sum C_k V_k and its margins mu, and the absolute sum of its
     terms; with what `advance_gram` returns."""

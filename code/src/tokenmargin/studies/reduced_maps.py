@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike
 
+from ..compilation import compiled
 from ..types import Array
 
 
@@ -75,7 +75,7 @@ def random_point(rng: np.random.Generator, reduced: ReducedMap) -> Array:
     return u - reduced.weights @ u
 
 
-@njit(cache=True)
+@compiled
 def _rest(p, C, rho, h, u, most, tolerance):
     for t in range(most + 1):
         w = p * np.exp(u.min() - u)

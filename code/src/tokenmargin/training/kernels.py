@@ -32,6 +32,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from ..compilation import compiled
 from ..data.problem import TokenProblem
 from ..model.attention import query_weights
 from ..model.losses import Loss, log_mean, negative_slope, relative_log_loss_gap
@@ -267,7 +268,7 @@ def led_by_wrong(mu, share, length, first, last, least, top, p):
     return D, force
 
 
-@njit(cache=True)
+@compiled
 def led_by_another(mu, score_gap, log_length, first, last, low, top, p):
     """Both for a row led by a wrong token, or in which some g_k are not positive: (b_r, log-force times length, e^-b_r D_r)."""
     lead = 0.0 if top < 0 else score_gap[top]
@@ -319,7 +320,7 @@ def slopes(gamma, short, exponential, log_slope, factor):
     return -least if exponential or least > 0.0 else 0.0
 
 
-@njit(cache=True)
+@compiled
 def fill_weights(
     mu, start, sequence, weight, log_weight, plain, largest_gap, log_largest_gap, log_largest_length, score_gap, share, length,
     log_length, best, exponential, p, row, per, ref, settled,
@@ -398,7 +399,7 @@ def summed_gap(row, per, sequence, optimal_slope, offset, tame, exponential, c, 
     return math.log(total / n) - ref if total > SMALLEST_GAP else np.nan
 
 
-@njit(cache=True)
+@compiled
 def relative_loss_gap(layout, row, per, c, ref, largest, led):
     """log(L - L*) - ref of what `fill_weights` left behind."""
     gap = summed_gap(
@@ -407,7 +408,7 @@ def relative_loss_gap(layout, row, per, c, ref, largest, led):
     return log_mean(log_gaps(layout, row, per, ref)) if math.isnan(gap) else gap
 
 
-@njit(cache=True)
+@compiled
 def log_gaps(layout, row, per, ref):
     """log(l(m_i) - l(gamma_i)) - ref of each sequence, shape (n,)."""
     n, short, offset, sequence = len(layout.offset), per[0], layout.offset, layout.sequence
@@ -427,7 +428,7 @@ def log_gaps(layout, row, per, ref):
     return logs
 
 
-@njit(cache=True)
+@compiled
 def weights_and_gap(mu, layout, p):
     """Fill p with e^-(c + ref) p_k; return c, ref, log(L - L*) - ref, and `slope_error` for gradient descent, for steps of
     prescribed length and for Polyak's."""
@@ -448,14 +449,14 @@ def weights_and_gap(mu, layout, p):
     return c, ref, gap, errors
 
 
-@njit(cache=True)
+@compiled
 def scaled_weights(mu, layout, p):
     """Fill p with e^-c p_k, the weights of the constraints in -grad L = sum p_k V_k; return (c, log(L - L*))."""
     c, ref, gap, _ = weights_and_gap(mu, layout, p)
     return c + ref, gap + ref
 
 
-@njit(cache=True)
+@compiled
 def slope_error(code, layout, row, per, c, ref):
     """Rounding of the outputs as a step of this rule sees it, relative to the step.
 
@@ -476,13 +477,13 @@ def slope_error(code, layout, row, per, c, ref):
     return seen_error(share, error, common)
 
 
-@njit(cache=True)
+@compiled
 def output_error(gamma, short, exponential):
     """Rounding of log(-l'(m)) at m = gamma - short, where short is known to 2^-52 of itself."""
     return 2.0**-52 * abs(short) * (1.0 if exponential else math.exp(min(0.0, gamma - short)))
 
 
-@njit(cache=True)
+@compiled
 def seen_error(share, error, common):
     """sum share_i error_i over sequences; with `common`, errors relative to that of the largest share."""
     first = np.argmax(share)
@@ -495,7 +496,7 @@ def seen_error(share, error, common):
     return total
 
 
-@njit(cache=True)
+@compiled
 def gram_times(gram, p, out):
     """out = gram @ p for a symmetric gram; plain loops beat the call of a library for small N."""
     if len(p) > 48:
@@ -546,7 +547,7 @@ def move(size, p, force, unit, coefficients, mu):
         mu[k] += size * unit[k] * force[k]
 
 
-@njit(cache=True)
+@compiled
 def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout):
     """Take the steps t0..t1-1 in place; return (path length, TAKEN, -1, 0.0).
 

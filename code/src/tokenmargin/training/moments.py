@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike
 
+from ..compilation import compiled
 from ..data.problem import TokenProblem
 from ..model.losses import Loss, known_loss
 from ..types import Array
@@ -221,7 +221,7 @@ def _require_step(
     return True
 
 
-@njit(cache=True)
+@compiled
 def _scaled_descent(W, difference, queries, layout, mu, G):
     """Fill mu with the margins and G with e^-c times -grad L at W; return c, log(L - L*) and `slope_error`. queries: one for
     each row."""
