@@ -134,7 +134,7 @@ def _papermill(
 
     seconds = patience()
     papermill_translators.register("python", Literals)
-    logging.getLogger("papermill").setLevel(logging.ERROR)  # its reading of parameter lines is narrower than `convert`'s
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it reads parameter lines more narrowly than `convert`
     shutil.copyfile(source, failed)
     try:
         papermill.execute_notebook(

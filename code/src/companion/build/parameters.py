@@ -1,13 +1,13 @@
 """The parameters of a notebook: one line each, with a default, what it is, what values it takes and what it costs.
 
-``n = 5  # sequences; 2..30; seconds ~ n**2``: the parts of the comment are separated by semicolons. What is allowed is one of
+``n = 5  # sequences; 2..30; time ~ n**2``: the parts of the comment are separated by semicolons. What is allowed is one of
 
 - ``LOW..HIGH``, a range with its ends; they may be arithmetic with other parameters, as in ``n*T..1000``;
 - ``each of LOW..HIGH``, a tuple of one or more such numbers; ``2 of LOW..HIGH``, of two; ``2 different of LOW..HIGH``;
 - ``one | another``, a list of values;
 - ``any text``.
 
-A part that starts with ``seconds ~`` says how the time of the chapter grows; without it, it does not.
+``time`` says that the time of the chapter grows in proportion, ``time ~ n**2`` how else; without it, it does not.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _parse(line: str) -> Parameter | None:
         return None
     value, comment = _split_comment(match["rest"])
     parts = comment.split("; ")
-    cost = parts.pop() if parts[-1].startswith("seconds ~") else ""
+    cost = parts.pop() if re.fullmatch(r"time( ~ .+)?", parts[-1]) else ""
     allowed = parts.pop() if _says_what_is_allowed(parts[-1]) else ""
     try:
         return Parameter(match["name"], ast.literal_eval(value), "; ".join(parts), allowed, cost)

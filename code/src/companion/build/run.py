@@ -134,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{options.notebook}: {problem}", file=sys.stderr)
         return 2
     if known and not given:
-        print(f"{listing(known)}\nChange some: make run NOTEBOOK={options.notebook} P=\"-p {next(iter(known))} VALUE\"")
+        print(f'{listing(known)}\nChange some: make run NOTEBOOK={options.notebook} P="-p {next(iter(known))} VALUE"')
         return 0
     try:
         run(source, given)

@@ -171,7 +171,7 @@ def train_joint(
     state = [np.zeros(n * T) for _ in range(4)]  # C, b, logits, u'x
     walked, rows, paths = np.zeros(2), [], []
     for t0, t1 in zip([0, *times[:-1]], times, strict=True):
-        walked, why, t, size = _advance(  # type: ignore[call-arg]
+        walked, why, t, size = _advance(
             feature_gram, token_gram, y, there.reshape(-1), T, log_token, log_length, twin, flat, centred, z, *state, walked,
             t0, t1, eta0, decay, normalizer == "full", loss == "exponential",
         )  # fmt: skip
