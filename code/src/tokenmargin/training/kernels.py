@@ -56,6 +56,9 @@ COARSE = 1e6  # gamma_opt - m up to which outputs, hence logarithms of slopes, a
 SLOPES_KNOWN = 1e-9  # error of slopes, relative to the largest force, past which a step is refused
 TAKEN, TOO_LONG_OR_SHORT, CANCELS, COARSE_SLOPES = 0, 1, 2, 3  # what became of a step
 
+# For functions of a step that make no arrays: counting references to those that they are given costs half of a small step.
+leaf = njit(_nrt=False, forceinline=True)
+
 
 class Layout(NamedTuple):
     """What the kernels read: constraints in rows grouped by (sequence, query).
@@ -216,13 +219,13 @@ def log_norm(vectors: Array) -> Array:
         return np.log(largest) + np.log(np.maximum(np.linalg.norm(scaled, axis=1), 1.0))
 
 
-@njit(inline="always")
+@leaf
 def exp_or_zero(x):
     """e^x; where that underflows zero, which the library's exponential takes many times as long to say."""
     return math.exp(x) if x > LOWEST else 0.0
 
 
-@njit(inline="always")
+@leaf
 def least_margin(mu, first, last):
     """The least margin of a row and its constraint: negative where that token is attended to more than the optimal one."""
     least, at = np.inf, -1
@@ -232,7 +235,7 @@ def least_margin(mu, first, last):
     return least, at
 
 
-@njit(inline="always")
+@leaf
 def led_by_optimal(mu, share, first, last, least, scale, p):
     """Fill p with the bracket of p_k above, over S_r, in a plain row led by its optimal token; return e^-b_r D_r.
 
@@ -251,7 +254,7 @@ def led_by_optimal(mu, share, first, last, least, scale, p):
     return D
 
 
-@njit(inline="always")
+@leaf
 def led_by_wrong(mu, share, length, first, last, least, top, p):
     """The same in a plain row led by token `top`, not too far; e^b_r is the largest gap. Return D_r and the largest force."""
     lead, optimal = share[top], math.exp(least)
@@ -268,7 +271,7 @@ def led_by_wrong(mu, share, length, first, last, least, top, p):
     return D, force
 
 
-@compiled
+@njit(_nrt=False)
 def led_by_another(mu, score_gap, log_length, first, last, low, top, p):
     """Both for a row led by a wrong token, or in which some g_k are not positive: (b_r, log-force times length, e^-b_r D_r)."""
     lead = 0.0 if top < 0 else score_gap[top]
@@ -299,7 +302,7 @@ def led_by_another(mu, score_gap, log_length, first, last, low, top, p):
     return b, max(most, b + even), D
 
 
-@njit(inline="always")
+@leaf
 def slopes(gamma, short, exponential, log_slope, factor):
     """-l'(m_i) = factor_i e^(log_slope_i + ref), m_i = gamma_i - short_i; factor_i is in [1/2, 1]. Fill both, return ref.
 
@@ -320,7 +323,7 @@ def slopes(gamma, short, exponential, log_slope, factor):
     return -least if exponential or least > 0.0 else 0.0
 
 
-@compiled
+@leaf
 def fill_weights(
     mu, start, sequence, weight, log_weight, plain, largest_gap, log_largest_gap, log_largest_length, score_gap, share, length,
     log_length, best, exponential, p, row, per, ref, settled,
@@ -367,7 +370,7 @@ def fill_weights(
     return scale_rows(start, sequence, log_weight, log_slope, factor, row, p), ref, largest, led
 
 
-@njit(inline="always")
+@leaf
 def scale_rows(start, sequence, log_weight, log_slope, factor, row, p):
     """Multiply the brackets of each row by what stands before them, relative to the largest force e^c; return c."""
     c = -np.inf
@@ -383,7 +386,7 @@ def scale_rows(start, sequence, log_weight, log_slope, factor, row, p):
     return c
 
 
-@njit(inline="always")
+@leaf
 def summed_gap(row, per, sequence, optimal_slope, offset, tame, exponential, c, ref, largest, led):
     """log(L - L*) - ref of what `fill_weights` left behind, summed as it is; nan where `log_gaps` are needed."""
     n, total = len(offset), 0.0
@@ -496,20 +499,34 @@ def seen_error(share, error, common):
     return total
 
 
+@leaf
+def few_times(gram, p, out):
+    """out = gram @ p for a symmetric gram, in plain loops.
+
+    Four rows at a time, which the processor adds to several entries of `out` at once; each sum keeps its order.
+    """
+    N = len(p)
+    for k in range(N):
+        out[k] = 0.0
+    for j in range(0, N - 3, 4):
+        a, b, c, d = p[j], p[j + 1], p[j + 2], p[j + 3]
+        for k in range(N):
+            out[k] = (((out[k] + gram[j, k] * a) + gram[j + 1, k] * b) + gram[j + 2, k] * c) + gram[j + 3, k] * d
+    for j in range(N - N % 4, N):
+        for k in range(N):
+            out[k] += gram[j, k] * p[j]
+
+
 @compiled
 def gram_times(gram, p, out):
     """out = gram @ p for a symmetric gram; plain loops beat the call of a library for small N."""
     if len(p) > 48:
         np.dot(gram, p, out)
-        return
-    for k in range(len(p)):
-        total = 0.0
-        for j in range(len(p)):
-            total += gram[k, j] * p[j]
-        out[k] = total
+    else:
+        few_times(gram, p, out)
 
 
-@njit(inline="always")
+@leaf
 def cancels(square, p, length):
     """Whether the forces p_k V_k, each at most of length one, cancel beyond what their Gram matrix resolves."""
     if square > CANCELLED * len(p) ** 2:
@@ -520,7 +537,7 @@ def cancels(square, p, length):
     return not square > CANCELLED * total**2
 
 
-@njit(inline="always")
+@leaf
 def step_length(code, a, b, t, c, ref, norm, gap):
     """h_t of a rule (code, a, b) where ||grad L|| = e^(c + ref) norm and L - L* = e^(gap + ref); and its logarithm, where the
     rule has one."""
@@ -530,7 +547,7 @@ def step_length(code, a, b, t, c, ref, norm, gap):
     return (math.exp(log_h) if log_h < 700.0 else np.inf), log_h
 
 
-@njit(inline="always")
+@leaf
 def product(p, force):
     """sum_k p_k force_k."""
     total = 0.0
@@ -539,7 +556,7 @@ def product(p, force):
     return total
 
 
-@njit(inline="always")
+@leaf
 def move(size, p, force, unit, coefficients, mu):
     """Add size p to the coefficients, and what it does to the margins."""
     for k in range(len(p)):
