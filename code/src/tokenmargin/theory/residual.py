@@ -261,8 +261,8 @@ def require_unique_duals(svm: TokenSVM) -> None:
         )
 
 
-def require_strict_complementarity(svm: TokenSVM, slack: float = 1e-7) -> None:
-    idle = np.flatnonzero(~svm.support & ~(svm.margins > 1.0 + slack))
+def require_strict_complementarity(svm: TokenSVM, slack: float = 1e-7, active: Array | None = None) -> None:
+    idle = np.flatnonzero(~(svm.support if active is None else active) & ~(svm.margins > 1.0 + slack))
     if len(idle):
         copy = _copy_of(svm, int(idle[0]))
         raise AssumptionError(
