@@ -57,7 +57,7 @@ SLOPES_KNOWN = 1e-9  # error of slopes, relative to the largest force, past whic
 TAKEN, TOO_LONG_OR_SHORT, CANCELS, COARSE_SLOPES = 0, 1, 2, 3  # what became of a step
 
 # For functions of a step that make no arrays: counting references to those that they are given costs half of a small step.
-leaf = njit(_nrt=False, forceinline=True)
+leaf = njit(_nrt=False, forceinline=True)  # type: ignore[call-overload]
 
 
 class Layout(NamedTuple):
@@ -271,7 +271,7 @@ def led_by_wrong(mu, share, length, first, last, least, top, p):
     return D, force
 
 
-@njit(_nrt=False)
+@njit(_nrt=False)  # type: ignore[call-overload]
 def led_by_another(mu, score_gap, log_length, first, last, low, top, p):
     """Both for a row led by a wrong token, or in which some g_k are not positive: (b_r, log-force times length, e^-b_r D_r)."""
     lead = 0.0 if top < 0 else score_gap[top]
