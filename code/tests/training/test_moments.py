@@ -143,7 +143,7 @@ def test_adam_rate_solves_the_recursion():
     """The closed form f(r) against Adam's own recursion on a gradient e^{-r t}."""
     rule, margin = Adam(0.01, 0.5, 0.9, 0.0), 3.0
     r = adam_rate(rule, margin)
-    move = rule.moves(1)
+    move = rule.moves(1, 1)
     for t in range(400):
         change = move(np.ones((1, 1)), -r * t)
     assert margin * change[0, 0] == pytest.approx(r, rel=1e-9)
