@@ -18,7 +18,17 @@ from sphinx.errors import ExtensionError
 from sphinx.util.fileutil import copy_asset
 from sphinx.util.typing import ExtensionMetadata
 
-from companion.build import api, bibliography, claims_view, commit, identity, numbers, related_papers, sphinx_jobs
+from companion.build import (
+    api,
+    bibliography,
+    claims_view,
+    commit,
+    identity,
+    numbers,
+    related_papers,
+    search,
+    sphinx_jobs,
+)
 from companion.build.paths import EXECUTED, ROOT
 from companion.chapter.claims import MIME
 
@@ -150,6 +160,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     bibliography.setup(app)
     api.setup(app)
     numbers.setup(app)
+    search.setup(app)
     sphinx_jobs.setup(app)
     app.connect("source-read", read_executed)
     app.connect("doctree-read", add_provenance)
