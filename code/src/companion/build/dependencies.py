@@ -157,7 +157,10 @@ def rules(root: Path) -> str:
     """The rules of all notebooks in ``_toc.yml``, and of the pages; writes the stamps that they name."""
     books = notebooks(root)
     environment = stamp_environment(root)
-    lines = [_line("NOTEBOOKS :=", longest_first(books)), _line("PAGES :=", (stamp(root, path) for path in pages(root)))]
+    lines = [
+        _line("NOTEBOOKS :=", longest_first(books)),
+        _line("PAGES :=", (stamp(root, path) for path in pages(root))),
+    ]
     for path in books:
         stamps = [stamp(root, needed) for needed in needs(path, root)]
         lines.append(_line(f"$(EXECUTED)/{path}:", [*stamps, environment]))

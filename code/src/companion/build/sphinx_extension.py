@@ -27,6 +27,7 @@ from companion.build import (
     launch,
     numbers,
     related_papers,
+    search,
     semantics,
     sphinx_jobs,
 )
@@ -163,6 +164,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     bibliography.setup(app)
     api.setup(app)
     numbers.setup(app)
+    search.setup(app)
     sphinx_jobs.setup(app)
     semantics.setup(app)
     app.connect("source-read", read_executed)
