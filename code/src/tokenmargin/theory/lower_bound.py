@@ -48,6 +48,8 @@ def least_residual(
     require_all_support(svm)
     require_unique_duals(svm)
     cosines, norms, duals = active_gram(svm)
+    if len(norms) == 1:
+        return 0.0
     v = (residual_limit(problem, svm, loss) if witness is None else np.asarray(witness, dtype=float)) * norms
     b = norms * (cosines @ v)
     along = (duals @ b) / duals.sum()
