@@ -79,6 +79,9 @@ links: book  ## Ask every address outside that the book names
 accessible: sound  ## Read every page of the built book with axe-core, in both themes and on a phone (minutes; needs Chromium)
 	@$(BIN)/python -m companion.build.accessible _build/html
 
+pdf: sound  ## Print the built book as one PDF, _build/companion.pdf (minutes; needs Chromium)
+	@$(BIN)/python -m companion.build.pdf
+
 newest:  ## The book and the tests with the newest versions that requirements.in allows, in an environment of their own
 	@$(PYTHON) -m venv _build/newest
 	@_build/newest/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.in -e code

@@ -26,6 +26,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
   document.addEventListener("click", (event) => {
     const link = event.target.closest("figure > a");
+    if (link?.closest(".gallery")) return;
     const picture = link?.querySelector("img");
     if (!picture || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();

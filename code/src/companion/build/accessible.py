@@ -113,14 +113,17 @@ def main(arguments: list[str]) -> int:
         print(f"There are no pages below {folder}: make book", file=sys.stderr)
         return 1
     try:
-        found = list(violations(pages, folder))
+        found = []
+        for one in violations(pages, folder):
+            found.append(one)
+            if one.impact in GRAVE:
+                print(one, file=sys.stderr, flush=True)
     except NoBrowser as problem:
         print(f"The pages were not read: {problem}", file=sys.stderr)
         return 1
-    grave = [one for one in found if one.impact in GRAVE]
-    print(*grave, sep="\n", file=sys.stderr)
-    print(f"{table(found)}\n  {len(pages)} pages, {len(grave)} serious or critical violations")
-    return int(bool(grave))
+    grave = sum(one.impact in GRAVE for one in found)
+    print(f"{table(found)}\n  {len(pages)} pages, {grave} serious or critical violations")
+    return int(grave > 0)
 
 
 if __name__ == "__main__":

@@ -233,8 +233,7 @@ class View:
     def table(self, rows: list[Row]) -> element:
         """Every claim with its prediction and measurement, grouped by chapter."""
         state = html("th", html("span", "state", css="visually-hidden"))
-        words = ("claim", "predicted", "measured", "used")
-        names = [state, *(html("th", word, css=word, scope="col") for word in words)]
+        names = [state, *(html("th", word, scope="col") for word in ("claim", "predicted", "measured", "used"))]
         groups = [self._group(page, of) for page, of in by_page(rows).items()]
         return html("table", html("thead", html("tr", *names)), *groups, css="claims claims-table")
 

@@ -23,6 +23,7 @@ from companion.build import (
     bibliography,
     claims_view,
     commit,
+    gallery,
     identity,
     launch,
     numbers,
@@ -167,6 +168,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     search.setup(app)
     sphinx_jobs.setup(app)
     semantics.setup(app)
+    gallery.setup(app)
     app.connect("source-read", read_executed)
     app.connect("doctree-read", add_provenance)
     for finish in (write_figures, copy_mathjax, copy_claims):
