@@ -133,7 +133,14 @@ def train_images(
 
 
 def attempts(
-    model: VisionTransformer, data: ImageSet, rules: Iterable[Step | Adam], steps: int, *, seed: int, batch: int, whole: bool
+    model: VisionTransformer,
+    data: ImageSet,
+    rules: Iterable[Step | Adam],
+    steps: int,
+    *,
+    seed: int,
+    batch: int,
+    whole: bool,
 ) -> list[ImageRun | None]:
     """A run of each rule, the same one with several step-sizes say; None where a run leaves the floats."""
 
