@@ -49,6 +49,7 @@ SMALLEST_GAP = 1e-280  # of the loss, that is summed as it is
 REFRESH = 256  # steps between recomputations of the margins from the coefficients, so that rounding cannot drift
 RESOLVED = 1e12  # largest margin that a step may make, and largest ||W||/h: past it float64 leaves under four digits
 HALF_ULP = 2.0**-53  # a step shorter than this share of ||W|| leaves W as it is
+NOTHING = np.empty((0, 2, 0))  # for `advance_gram` to keep
 CANCELLED = 1e-8  # ||grad L||^2 beside the square of the sum of the forces that the Gram matrix still resolves
 NO_DIRECTION = 1e-10  # share of the sum of all forces below which ||grad L|| is rounding in its seventh figure
 SETTLED = 1e-17  # gamma_opt - m below which slopes are those of the optimal scores
@@ -136,7 +137,7 @@ class Rule(NamedTuple):
 def layout_of(problem: TokenProblem, loss: Loss) -> Layout:
     """The layout of a problem's optimal-token constraints."""
     c = problem.constraints
-    i, q = np.nonzero(problem.query_mask)
+    i, q = map(np.ascontiguousarray, np.nonzero(problem.query_mask))  # of one type for the compiler, whatever n
     start = np.concatenate([[0], np.cumsum(problem.mask.sum(axis=1)[i] - 1)])
     scores = merged_scores(problem)
     best = scores[np.arange(problem.n), problem.optimal]
@@ -203,8 +204,11 @@ def log_lengths(problem: TokenProblem) -> Array:
     """log ||V_k||_F, shape (N,), of lengths that need not be representable themselves; -inf where V_k = 0."""
     c, x = problem.constraints, problem.tokens
     difference = np.empty((problem.n, problem.T))
-    for i, t in enumerate(problem.optimal):  # one sequence at a time: the differences are not held
-        difference[i] = log_norm(x[i, t] - x[i])
+    at_once = max(1, 4096 // x[0].size)  # sequences: the differences are not held
+    for i in range(0, problem.n, at_once):
+        some = x[i : i + at_once]
+        best = some[np.arange(len(some)), problem.optimal[i : i + at_once], None]
+        difference[i : i + at_once] = log_norm((best - some).reshape(-1, problem.d)).reshape(len(some), -1)
     query = log_norm(problem.queries.reshape(-1, problem.d))
     return difference[c.sequence, c.token] + query[c.sequence * problem.Q + c.query]
 
@@ -442,14 +446,11 @@ def weights_and_gap(mu, layout, p):
         layout.optimal_score, layout.exponential, p, row, per, 0.0, False,
     )  # fmt: skip
     gap = relative_loss_gap(layout, row, per, c, ref, largest, led)
-    errors = (0.0, 0.0, 0.0)
+    errors = np.zeros(3)
     if largest > COARSE:
-        errors = (
-            slope_error(GRADIENT_DESCENT, layout, row, per, c, ref),
-            slope_error(NORMALIZED_GD, layout, row, per, c, ref),
-            slope_error(POLYAK, layout, row, per, c, ref),
-        )
-    return c, ref, gap, errors
+        for code in range(3):  # GRADIENT_DESCENT, NORMALIZED_GD, POLYAK
+            errors[code] = slope_error(code, layout, row, per, c, ref)
+    return c, ref, gap, (errors[0], errors[1], errors[2])
 
 
 @compiled
@@ -564,12 +565,23 @@ def move(size, p, force, unit, coefficients, mu):
         mu[k] += size * unit[k] * force[k]
 
 
+@leaf
+def keep(kept, j, coefficients, mu):
+    """Copy both to kept_j, if it is there."""
+    if j < len(kept):
+        for k in range(len(mu)):
+            kept[j, 0, k], kept[j, 1, k] = coefficients[k], mu[k]
+
+
 @compiled
-def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout):
+def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout, kept):
     """Take the steps t0..t1-1 in place; return (path length, TAKEN, -1, 0.0).
 
     Where a step cannot be taken: (path, why, t, log step): TOO_LONG_OR_SHORT, CANCELS (the gradient cancels beyond what the
     Gram matrix resolves), or COARSE_SLOPES (`slope_error`, which then stands for the log step).
+
+    kept : array, shape (K, 2, N)
+        Filled with coefficients and margins after each of the first K steps.
     """
     code, a, b, reach = rule
     N, unit, largest_step = len(mu), layout.unit, layout.largest_step
@@ -585,6 +597,7 @@ def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout):
     p, force = np.empty(N), np.empty(N)  # force: <V_k, -grad L> e^-(c + ref), in the row's unit
     row, per = np.empty((4, len(layout.sequence))), np.empty((3, len(layout.offset)))
     path, gap, ref, largest = 0.0, 0.0, 0.0, np.inf
+    t = t0
     for t in range(t0, t1):
         c, ref, largest, led = fill_weights(
             mu, start, sequence, weight, log_weight, plain, largest_gap, log_largest_gap, log_largest_length, score_gap, share,
@@ -616,4 +629,31 @@ def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout):
             gram_times(gram, coefficients, force)
             for k in range(N):
                 mu[k] = mu0[k] + unit[k] * force[k]
+        keep(kept, t - t0, coefficients, mu)
+    for j in range(t - t0, len(kept)):  # nothing moves any more
+        keep(kept, j, coefficients, mu)
     return path, TAKEN, -1, 0.0
+
+
+@compiled
+def advance_starts(gram, mu0, times, decided, rule, reach, layout, kept):
+    """Runs from margins mu0, shape (S, N), through the times of each, shape (S, K), the first of which is 0; each ended at
+    its first later time at which all its margins exceed `decided`.
+
+    Returns
+    -------
+    mu : array, shape (S, N)
+        Where they end.
+    done : bool array, shape (S,)
+        Whether all steps were taken: otherwise mu is not the end, and `advance_gram` says why.
+    """
+    mu, done = mu0.copy(), np.zeros(len(mu0), dtype=np.bool_)
+    for s in range(len(mu0)):
+        C, length = np.zeros(mu.shape[1]), reach[s]
+        for first, last in zip(times[s, :-1], times[s, 1:]):
+            path, why, _, _ = advance_gram(gram, mu0[s], C, mu[s], first, last, Rule(*rule[:3], length), layout, kept)
+            length += path
+            done[s] = why == TAKEN and (last == times[s, -1] or (last > 0 and mu[s].min() > decided))
+            if done[s] or why != TAKEN:
+                break
+    return mu, done

@@ -241,7 +241,7 @@ def _scaled_descent(W, difference, queries, layout, mu, G):
         for k in range(start[r], start[r + 1]):
             for a in range(d):
                 pulled[r, a] += p[k] * difference[k, a]
-    G[:] = np.dot(pulled.T, queries)
+    np.dot(pulled.T, queries, G)  # an assignment to G[:] takes seconds to compile
     return c + ref, gap + ref, errors[GRADIENT_DESCENT]
 
 

@@ -8,8 +8,8 @@ from ..data.problem import TokenProblem
 from ..types import Array
 
 
-def random_start(problem: TokenProblem, norm: float, rng: np.random.Generator) -> Array:
-    """W_0 of Frobenius norm `norm` in a uniformly random direction, shape (d, d)."""
+def random_start(problem: TokenProblem, norm: float | Array, rng: np.random.Generator) -> Array:
+    """W_0 of Frobenius norm `norm` in a uniformly random direction, shape (d, d); (K, d, d) for norms of shape (K, 1, 1)."""
     W = rng.standard_normal((problem.d, problem.d))
     return norm * W / np.linalg.norm(W)
 
