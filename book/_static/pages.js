@@ -21,6 +21,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const close = dialog.appendChild(document.createElement("button"));
   close.textContent = "Close";
   close.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("keydown", (event) => event.key === "Escape" && dialog.close());
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   document.body.append(dialog);
 

@@ -20,6 +20,7 @@ from companion.build.browser import NoBrowser, chromium, open_page
 
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 GRAVE = ("serious", "critical")
+NAMED = 3  # nodes that are named for each page, view and rule; the table counts all
 RUN = """(options) => axe.run(document, options).then((result) => result.violations.flatMap((rule) => rule.nodes.map((node) => ({
   rule: rule.id, impact: rule.impact, target: node.target.join(" "), words: node.failureSummary }))))"""
 # Axe counts this rule among its experiments; it is one of WCAG 2.1 (2.5.3).
@@ -114,9 +115,11 @@ def main(arguments: list[str]) -> int:
         return 1
     try:
         found = []
+        named: Counter[tuple[str, str, str]] = Counter()
         for one in violations(pages, folder):
             found.append(one)
-            if one.impact in GRAVE:
+            named[one.view, one.page, one.rule] += one.impact in GRAVE
+            if one.impact in GRAVE and named[one.view, one.page, one.rule] <= NAMED:
                 print(one, file=sys.stderr, flush=True)
     except NoBrowser as problem:
         print(f"The pages were not read: {problem}", file=sys.stderr)

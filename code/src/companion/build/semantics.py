@@ -16,8 +16,12 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.typing import ExtensionMetadata
 from sphinx.writers.html5 import HTML5Translator
 
-# Docutils marks the entries of a bibliography with a role that is no item of a list.
-MENDED = {'role="doc-biblioentry"': 'role="listitem"'}
+# Docutils marks the entries of a bibliography with a role that is no item of a list; the theme gives its button for the search
+# another name than the words that stand on it.
+MENDED = {
+    'role="doc-biblioentry"': 'role="listitem"',
+    'pst-js-only" title="Search" aria-label="Search"': 'pst-js-only" title="Search"',
+}
 
 
 class NameAndOpen(SphinxPostTransform):
