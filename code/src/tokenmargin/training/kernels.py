@@ -650,7 +650,8 @@ def advance_starts(gram, mu0, times, decided, rule, reach, layout, kept):
     mu, done = mu0.copy(), np.zeros(len(mu0), dtype=np.bool_)
     for s in range(len(mu0)):
         C, length = np.zeros(mu.shape[1]), reach[s]
-        for first, last in zip(times[s, :-1], times[s, 1:]):
+        for j in range(times.shape[1] - 1):
+            first, last = times[s, j], times[s, j + 1]
             path, why, _, _ = advance_gram(gram, mu0[s], C, mu[s], first, last, Rule(*rule[:3], length), layout, kept)
             length += path
             done[s] = why == TAKEN and (last == times[s, -1] or (last > 0 and mu[s].min() > decided))
