@@ -27,7 +27,7 @@ def negative_slope(m: ArrayLike, loss: Loss = "logistic") -> Array:
     return expit(-m) if known_loss(loss) == "logistic" else np.exp(-m)
 
 
-def known_loss(loss: str) -> str:
+def known_loss(loss: Loss) -> Loss:
     if loss not in ("logistic", "exponential"):
         raise ValueError(f"loss is {loss!r}; it must be 'logistic' or 'exponential'.")
     return loss

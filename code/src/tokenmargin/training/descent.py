@@ -78,9 +78,9 @@ def descend(
                 f"at iteration {t} the value is {value:.4g}, its infimum {infimum:.4g} and the norm of its gradient {norm:.4g}: "
                 "give the rule a shorter step, or the infimum of the function."
             )
-        if isinstance(rule, HeavyBall | Adam):
+        if move is not None:
             change = move(-gradient, 0.0)
-        elif norm > 0.0:
+        elif not isinstance(rule, HeavyBall | Adam) and norm > 0.0:
             h = rule.effective_step(t, math.log(norm), math.log(value - infimum) if value > infimum else -math.inf)
             change = -h / norm * gradient
         else:
