@@ -1,19 +1,31 @@
 """The capture certificate, attacked: random and adversarial points of certified cones, and runs that must not be certified."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
+from tokenmargin.data.constraints import Constraints
 from tokenmargin.data.problem import TokenProblem
 from tokenmargin.data.synthetic import gaussian
 from tokenmargin.errors import AssumptionError
-from tokenmargin.margin.token_svm import TokenSVM, solve_token_svm
+from tokenmargin.margin.token_svm import TokenSVM, solve_constraints, solve_token_svm
+from tokenmargin.measures.selection import is_locally_optimal, selects, settled_svm
 from tokenmargin.measures.trajectory import direction_error, residual, residual_norm
-from tokenmargin.model.weights import log_gradient_weights
+from tokenmargin.model.weights import log_gradient_weights, log_limit_weights
 from tokenmargin.theory.capture import Cone, capture, first_capture
-from tokenmargin.theory.residual import proved_step, residual_limit, stability_threshold
+from tokenmargin.theory.residual import (
+    curvatures,
+    e_active,
+    log_alpha,
+    proved_step,
+    residual_limit,
+    stability_threshold,
+)
+from tokenmargin.theory.rest_point import rest_point
 from tokenmargin.training.moments import HeavyBall, train_with_moments
 from tokenmargin.training.rules import GradientDescent, NormalizedGD, Polyak
+from tokenmargin.training.starts import random_start
 from tokenmargin.training.train import train
 
 SHAPES = [(4, 3, 40, 1), (3, 3, 30, 3), (2, 2, 10, 1)]
@@ -187,3 +199,140 @@ def test_a_poor_solution_of_the_token_svm_is_refused():
     rough = TokenSVM(svm.constraints, svm.duals, svm.margins * (1.0 - 1e-6))
     with pytest.raises(AssumptionError, match="capture needs 1e-11"):
         Cone.of(problem, rough)
+
+
+def continuations(cone, W, h, steps=200):
+    """The iterates from W under steps of random lengths up to h, gradient by gradient, from the problem's own weights."""
+    problem, rng = cone.problem, np.random.default_rng(0)
+    for _ in range(steps):
+        sign, log_p, _ = log_gradient_weights(problem, problem.constraints.margins(W))
+        G = problem.constraints.combine(sign * np.exp(log_p - log_p.max()))
+        W = W + h * rng.choice([1.0, rng.random()]) * G / np.linalg.norm(G)
+        yield W
+
+
+def earliest(cone, h):
+    """The first iterate on the ray c What + R_inf that is captured, c on a grid, with its certificate."""
+    on, c = cone.active, cone.svm.constraints
+    rest = rest_point(cone.svm, on, cone.log_slopes[on] + np.log(cone.gaps[on]))
+    weights = np.zeros(len(c))
+    weights[on] = rest.coefficients
+    for along in cone.svm.norm * np.geomspace(1.0, 1e4, 120):
+        W = along * cone.svm.W / cone.svm.norm + c.combine(weights)
+        if found := capture(cone, W, h):
+            return W, found
+    raise AssertionError("no iterate on the ray was captured")
+
+
+def with_copies(problem, share):
+    """The problem with a copy of one token in each sequence, which scores lower than it by `share` of its gap."""
+    i = np.arange(problem.n)
+    t = np.argmin(problem.scores, axis=1)
+    gap = problem.optimal_scores - problem.scores[i, t]
+    scores = np.column_stack([problem.scores, problem.scores[i, t] - share * gap])
+    tokens = np.concatenate([problem.tokens, problem.tokens[i, t][:, None]], axis=1)
+    values = (problem.labels[:, None] * scores)[:, :, None]
+    return TokenProblem(tokens, problem.labels, np.ones(1), problem.queries, values=values)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_dependent_active_constraints_are_captured_around_the_minimiser_of_psi(seed):
+    problem = with_copies(gaussian(3, 3, 30, seed=seed, scores="gaussian"), 0.7)
+    svm = solve_token_svm(problem)
+    with pytest.raises(AssumptionError):
+        residual_limit(problem, svm)  # the duals are not unique
+    cone = Cone.of(problem, svm)
+    W, found = earliest(cone, 0.3 * svm.norm)
+    S = 0.0
+    for later in continuations(cone, W, 0.3 * svm.norm):
+        S += np.linalg.norm(later - W)
+        W = later
+        assert np.linalg.norm(W / np.linalg.norm(W) - svm.W / svm.norm) <= found.direction_bound(S)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_rest_point_is_the_residual_limit_where_the_duals_are_unique(seed):
+    problem = gaussian(3, 3, 12, seed=seed, scores="gaussian")
+    svm = solve_token_svm(problem)
+    on = svm.support
+    rest = rest_point(svm, on, log_limit_weights(problem)[on])
+    assert rest.coefficients == pytest.approx(residual_limit(problem, svm)[on], rel=1e-9, abs=1e-9)
+    assert rest.shares == pytest.approx((svm.duals * svm.margin**2)[on], rel=1e-9)
+    assert rest.log_alpha == pytest.approx(log_alpha(problem, svm))
+    assert rest.stiffness == pytest.approx(svm.margin * np.sqrt(curvatures(svm)[0]))
+    assert rest.size == pytest.approx(e_active(problem, svm))
+
+
+def test_a_run_with_dependent_constraints_tends_to_the_rest_point():
+    problem = with_copies(gaussian(3, 3, 30, seed=1, scores="gaussian"), 0.7)
+    svm = solve_token_svm(problem)
+    cone = Cone.of(problem, svm)
+    run = train(problem, NormalizedGD(0.5), 20000, record=[20000])
+    assert residual_norm(run, svm)[-1] == pytest.approx(cone.size, rel=1e-6)
+    assert first_capture(run, svm).settles
+
+
+def test_without_a_positive_dual_there_is_no_rest():
+    """Of (1, 0) and (1, 1) the second has margin one at W_mm = (1, 0), and no weight: Psi falls along -(0, 1) for ever."""
+    constraints = Constraints.of_vectors([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+    svm = solve_constraints(constraints)
+    with pytest.raises(AssumptionError, match="no dual of W_mm is positive"):
+        rest_point(svm, np.array([True, True]), np.zeros(2))
+
+
+@pytest.mark.parametrize("seed", [4, 9, 13, 15])
+def test_a_run_that_settles_on_other_tokens_is_captured_around_their_own_svm(seed):
+    problem = gaussian(4, 4, 6, seed=seed, scores="gaussian")
+    W0 = random_start(problem, 6.0, np.random.default_rng([seed]))
+    run = train(problem, NormalizedGD(0.3), 3000, W0, record=np.unique(np.geomspace(1, 3000, 25).astype(int)))
+    assert not selects(run)
+    svm = settled_svm(run)
+    assert (svm.constraints.selection != problem.optimal).any()
+    assert is_locally_optimal(problem, svm)
+    found = first_capture(run, svm)
+    assert found is not None
+    late = run.iterations >= found.iteration
+    S = run.path_length[late] - run.path_length[late][0]
+    assert (direction_error(run, svm)[late] <= found.direction_bound(S)).all()
+
+
+def test_a_choice_that_is_not_locally_optimal_is_refused():
+    problem = gaussian(2, 3, 20, seed=0, scores="gaussian")
+    worst = np.argmin(problem.scores, axis=1)
+    with pytest.raises(AssumptionError, match="scores no lower than the selected one"):
+        Cone.of(problem, solve_token_svm(problem, worst))
+
+
+def test_a_better_token_whose_constraint_is_inactive_may_push_back_and_is_reckoned_with():
+    tokens = np.array([[[1.0, 0.0], [0.0, 0.0], [-2.0, 0.3]]])
+    problem = TokenProblem(tokens, [1.0], [1.0], np.array([[1.0, 0.0]]), values=[[[1.0], [0.0], [2.0]]])
+    svm = solve_token_svm(problem, [0])
+    assert svm.margins == pytest.approx([1.0, 3.0])
+    cone = Cone.of(problem, svm)
+    assert capture(cone, 0.1 * svm.W, 0.01) is None
+    W, _ = earliest(cone, 0.1)
+    before = np.vdot(W, svm.W)
+    for later in continuations(cone, W, 0.1):
+        assert np.vdot(later, svm.W) > before
+        before = np.vdot(later, svm.W)
+    near = 0.05 * svm.W
+    drop = next(continuations(cone, near, 0.1, steps=1))
+    assert np.vdot(drop, svm.W) < np.vdot(near, svm.W)  # where it is not captured the better token wins
+
+
+def test_polyak_without_a_cap_is_not_captured_off_the_optimal_tokens():
+    tokens = np.array([[[1.0, 0.0], [0.0, 0.0], [-2.0, 0.3]]])
+    problem = TokenProblem(tokens, [1.0], [1.0], np.array([[1.0, 0.0]]), values=[[[1.0], [0.0], [2.0]]])
+    svm = solve_token_svm(problem, [0])
+    cone = Cone.of(problem, svm)
+    assert capture(cone, 100.0 * svm.W, Polyak(0.5)) is None
+    assert capture(cone, 100.0 * svm.W, Polyak(0.5, cap=1.0)) is not None
+
+
+def test_what_is_not_known_of_the_direction_counts():
+    problem, svm, run, found = captured(SHAPES[0], "NGD")
+    k = int(np.flatnonzero(run.iterations == found.iteration)[0])
+    cone = Cone.of(problem, svm)
+    rough = replace(cone, blur=0.1)
+    assert capture(rough, run.W(k), run.step) is None
+    assert cone.blur < 1e-13

@@ -12,7 +12,7 @@ from tokenmargin.margin.token_svm import solve_token_svm
 from tokenmargin.measures.geometry import gram_norm
 from tokenmargin.measures.trajectory import direction_error, margin_component, residual_norm, residual_sizes
 from tokenmargin.model.attention import infimum, loss_value
-from tokenmargin.theory.lower_bound import force_at_zero, least_residual
+from tokenmargin.theory.lower_bound import least_residual
 from tokenmargin.theory.minibatch import minibatch_law
 from tokenmargin.theory.momentum import momentum_growth, momentum_threshold
 from tokenmargin.theory.other_norms import norm_margin, norm_margins
@@ -91,20 +91,57 @@ def test_the_least_residual_is_below_e_inf_and_has_its_unit(seed, scores):
     assert least_residual(scaled, solve_token_svm(scaled)) == pytest.approx(least / 10.0)
 
 
-def test_balanced_weights_leave_no_force_and_no_residual():
+@pytest.mark.parametrize("seed", range(5))
+def test_every_witness_gives_a_lower_bound(seed):
+    problem = gaussian(4, 3, 80, seed=seed, scores="gaussian")
+    svm = solve_token_svm(problem)
+    rng = np.random.default_rng(seed)
+    limit, best = e_inf(problem, svm), least_residual(problem, svm)
+    assert best > limit / 3.0
+    for _ in range(50):
+        v = residual_limit(problem, svm) + rng.choice([0.1, 1.0, 10.0]) * rng.standard_normal(len(svm.duals))
+        v -= (svm.margins @ v) / (svm.margins @ svm.duals) * svm.duals
+        found = least_residual(problem, svm, witness=v)
+        assert 0.0 <= found <= limit
+        assert least_residual(problem, svm, witness=7.0 * v) == pytest.approx(found)
+
+
+def test_a_witness_along_w_mm_is_refused(problem, svm):
+    with pytest.raises(ValueError, match="orthogonal to W_mm"):
+        least_residual(problem, svm, witness=svm.duals)
+
+
+def test_balanced_weights_leave_no_residual():
     problem = orthogonal(4, 3, 12, seed=1)
     svm = solve_token_svm(problem)
-    assert force_at_zero(problem, svm) < 1e-12
     assert e_inf(problem, svm) < 1e-12
+    assert least_residual(problem, svm) < 1e-12
 
 
-def test_two_constraints_attain_the_least_residual_when_nearly_balanced():
+def test_a_single_constraint_has_no_residual():
+    problem = gaussian(1, 2, 6, seed=0)
+    assert least_residual(problem, solve_token_svm(problem)) == 0.0
+
+
+@pytest.mark.parametrize("score", [1.001, 3.0, 40.0])
+def test_two_constraints_attain_the_least_residual(score):
     tokens = np.zeros((2, 2, 2))
-    tokens[0, 0], tokens[1, 0] = [1.0, 0.0], [0.0, 1.0]
+    tokens[0, 0], tokens[1, 0] = [1.0, 0.0], [0.3, 2.0]
     queries = np.eye(2)[[0, 0]]
-    problem = TokenProblem(tokens, [1, 1], [1.0], queries, values=[[[1.0], [0.0]], [[1.001], [0.0]]])
+    problem = TokenProblem(tokens, [1, 1], [1.0], queries, values=[[[1.0], [0.0]], [[score], [0.0]]])
     svm = solve_token_svm(problem)
-    assert least_residual(problem, svm) == pytest.approx(e_inf(problem, svm), rel=1e-3)
+    assert least_residual(problem, svm) == pytest.approx(e_inf(problem, svm), rel=1e-9)
+
+
+def test_two_queries_of_one_token_can_be_balanced_at_every_score():
+    """q_k/q_l does not depend on scores there: the residual vanishes for all of them, or for none (lower-bound theorem, part 1)."""
+    for score in (0.5, 2.0, 7.0):
+        problem = TokenProblem(
+            [[[1.0, 0.0], [0.0, 0.0]]], [1.0], [1.0], [[[1.0, 0.0], [0.0, 1.0]]], values=[[[score], [0.0]]]
+        )
+        svm = solve_token_svm(problem)
+        assert len(svm.duals) == 2
+        assert e_inf(problem, svm) < 1e-12
 
 
 def test_lower_bounds_need_all_constraints():

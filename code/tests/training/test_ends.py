@@ -20,9 +20,7 @@ class Halved:
 
 
 def recorded(problem, rule, times, W0, loss, decided=np.inf):
-    run = train(
-        problem, rule, times[-1], W0, loss=loss, record=times, form="gram", stop=lambda mu: mu.min() > decided
-    )
+    run = train(problem, rule, times[-1], W0, loss=loss, record=times, form="gram", stop=lambda mu: mu.min() > decided)
     return run.margins[-1]
 
 
@@ -42,7 +40,9 @@ def test_ends_are_those_of_recorded_runs_to_the_last_bit(n, T, d, Q, rule, loss)
 
 def test_a_run_is_left_where_its_margins_are_decided():
     problem = orthogonal(3, 3, 10, seed=0)
-    far, near = (end_margins(problem, NormalizedGD(0.5), [50, 400], np.zeros((1, 10, 10)), decided=x) for x in (1e9, 1.0))
+    far, near = (
+        end_margins(problem, NormalizedGD(0.5), [50, 400], np.zeros((1, 10, 10)), decided=x) for x in (1e9, 1.0)
+    )
     assert near.min() > 1.0
     assert far.min() > 2.0 * near.min()
     np.testing.assert_array_equal(near[0], margins_along(problem, NormalizedGD(0.5), 50)[-1])

@@ -25,7 +25,9 @@ FLAT = (
 
 @dataclass(frozen=True, eq=False)
 class PathPoint:
-    """W(r) = sum_k coefficients_k V_k, a least-loss matrix among those of norm r.
+    """W(r) = sum_k coefficients_k V_k, a stationary point of the loss on the sphere of norm r, sought from r What.
+
+    For large r it is the least-loss matrix: that has a bounded residual, and among those log(L - L*) is strictly convex in the residual.
 
     Attributes
     ----------
@@ -49,7 +51,7 @@ class PathPoint:
 def path_point(
     problem: TokenProblem, svm: TokenSVM, radius: float, *, start: Array | None = None, loss: Loss = "logistic"
 ) -> PathPoint:
-    """Minimise the loss over ||W|| = radius, from r What plus a residual given by its coefficients (default zero).
+    """Descend the loss over ||W|| = radius to a stationary point, from r What plus a residual given by its coefficients (default zero).
 
     The objective is log(L - L*), exact where L - L* underflows. W = sqrt(r^2 - ||R||^2) What + R, with R in the constraints'
     span and orthogonal to W_mm, is searched by BFGS.

@@ -80,7 +80,7 @@ def end_margins(
     reach = np.linalg.norm(matrices, axis=(1, 2))
     mu, done = advance_starts(state.gram, mu0, plans, float(decided), rule, reach, state.layout, NOTHING)
     for s in np.flatnonzero(~done):  # a step that wants another way, or an error
-        mu[s] = alone(s)
+        mu[s] = alone(int(s))
     return mu
 
 

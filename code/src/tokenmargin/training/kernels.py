@@ -32,6 +32,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from ..compilation import compiled
 from ..data.problem import TokenProblem
 from ..model.attention import query_weights
 from ..model.losses import Loss, log_mean, negative_slope, relative_log_loss_gap
@@ -57,7 +58,7 @@ SLOPES_KNOWN = 1e-9  # error of slopes, relative to the largest force, past whic
 TAKEN, TOO_LONG_OR_SHORT, CANCELS, COARSE_SLOPES = 0, 1, 2, 3  # what became of a step
 
 # For functions of a step that make no arrays: counting references to those that they are given costs half of a small step.
-leaf = njit(_nrt=False, forceinline=True)
+leaf = njit(_nrt=False, forceinline=True)  # type: ignore[call-overload]
 
 
 class Layout(NamedTuple):
@@ -274,7 +275,7 @@ def led_by_wrong(mu, share, length, first, last, least, top, p):
     return D, force
 
 
-@njit(_nrt=False)
+@njit(_nrt=False)  # type: ignore[call-overload]
 def led_by_another(mu, score_gap, log_length, first, last, low, top, p):
     """Both for a row led by a wrong token, or in which some g_k are not positive: (b_r, log-force times length, e^-b_r D_r)."""
     lead = 0.0 if top < 0 else score_gap[top]
@@ -405,7 +406,7 @@ def summed_gap(row, per, sequence, optimal_slope, offset, tame, exponential, c, 
     return math.log(total / n) - ref if total > SMALLEST_GAP else np.nan
 
 
-@njit(cache=True)
+@compiled
 def relative_loss_gap(layout, row, per, c, ref, largest, led):
     """log(L - L*) - ref of what `fill_weights` left behind."""
     gap = summed_gap(
@@ -414,7 +415,7 @@ def relative_loss_gap(layout, row, per, c, ref, largest, led):
     return log_mean(log_gaps(layout, row, per, ref)) if math.isnan(gap) else gap
 
 
-@njit(cache=True)
+@compiled
 def log_gaps(layout, row, per, ref):
     """log(l(m_i) - l(gamma_i)) - ref of each sequence, shape (n,)."""
     n, short, offset, sequence = len(layout.offset), per[0], layout.offset, layout.sequence
@@ -434,7 +435,7 @@ def log_gaps(layout, row, per, ref):
     return logs
 
 
-@njit(cache=True)
+@compiled
 def weights_and_gap(mu, layout, p):
     """Fill p with e^-(c + ref) p_k; return c, ref, log(L - L*) - ref, and `slope_error` for gradient descent, for steps of
     prescribed length and for Polyak's."""
@@ -452,14 +453,14 @@ def weights_and_gap(mu, layout, p):
     return c, ref, gap, (errors[0], errors[1], errors[2])
 
 
-@njit(cache=True)
+@compiled
 def scaled_weights(mu, layout, p):
     """Fill p with e^-c p_k, the weights of the constraints in -grad L = sum p_k V_k; return (c, log(L - L*))."""
     c, ref, gap, _ = weights_and_gap(mu, layout, p)
     return c + ref, gap + ref
 
 
-@njit(cache=True)
+@compiled
 def slope_error(code, layout, row, per, c, ref):
     """Rounding of the outputs as a step of this rule sees it, relative to the step.
 
@@ -480,13 +481,13 @@ def slope_error(code, layout, row, per, c, ref):
     return seen_error(share, error, common)
 
 
-@njit(cache=True)
+@compiled
 def output_error(gamma, short, exponential):
     """Rounding of log(-l'(m)) at m = gamma - short, where short is known to 2^-52 of itself."""
     return 2.0**-52 * abs(short) * (1.0 if exponential else math.exp(min(0.0, gamma - short)))
 
 
-@njit(cache=True)
+@compiled
 def seen_error(share, error, common):
     """sum share_i error_i over sequences; with `common`, errors relative to that of the largest share."""
     first = np.argmax(share)
@@ -517,7 +518,7 @@ def few_times(gram, p, out):
             out[k] += gram[j, k] * p[j]
 
 
-@njit(cache=True)
+@compiled
 def gram_times(gram, p, out):
     """out = gram @ p for a symmetric gram; plain loops beat the call of a library for small N."""
     if len(p) > 48:
@@ -572,7 +573,7 @@ def keep(kept, j, coefficients, mu):
             kept[j, 0, k], kept[j, 1, k] = coefficients[k], mu[k]
 
 
-@njit(cache=True)
+@compiled
 def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout, kept):
     """Take the steps t0..t1-1 in place; return (path length, TAKEN, -1, 0.0).
 
@@ -634,7 +635,7 @@ def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout, kept):
     return path, TAKEN, -1, 0.0
 
 
-@njit(cache=True)
+@compiled
 def advance_starts(gram, mu0, times, decided, rule, reach, layout, kept):
     """Runs from margins mu0, shape (S, N), through the times of each, shape (S, K), the first of which is 0; each ended at
     its first later time at which all its margins exceed `decided`.
@@ -649,7 +650,8 @@ def advance_starts(gram, mu0, times, decided, rule, reach, layout, kept):
     mu, done = mu0.copy(), np.zeros(len(mu0), dtype=np.bool_)
     for s in range(len(mu0)):
         C, length = np.zeros(mu.shape[1]), reach[s]
-        for first, last in zip(times[s, :-1], times[s, 1:]):
+        for j in range(times.shape[1] - 1):
+            first, last = times[s, j], times[s, j + 1]
             path, why, _, _ = advance_gram(gram, mu0[s], C, mu[s], first, last, Rule(*rule[:3], length), layout, kept)
             length += path
             done[s] = why == TAKEN and (last == times[s, -1] or (last > 0 and mu[s].min() > decided))

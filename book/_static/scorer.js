@@ -1,0 +1,17 @@
+// Scores of search results: Sphinx's own numbers, and for a whole page the weights of the words that are looked for.
+var Scorer = {
+  objNameMatch: 11,
+  objPartialMatch: 6,
+  objPrio: { 0: 15, 1: 5, 2: -5 },
+  objPrioDefault: 0,
+  title: 15,
+  partialTitle: 7,
+  term: 5,
+  partialTerm: 2,
+  score: ([page, title, anchor, description, score]) => {
+    if (anchor || typeof OCCURRENCES === "undefined") return score;
+    const query = new URLSearchParams(window.location.search).get("q") || "";
+    const words = splitQuery(query.toLowerCase()).map((word) => new Stemmer().stemWord(word));
+    return score + words.reduce((sum, word) => sum + (Object.hasOwn(OCCURRENCES, word) ? OCCURRENCES[word][page] || 0 : 0), 0) / 2;
+  },
+};
