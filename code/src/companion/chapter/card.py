@@ -24,7 +24,7 @@ def leave_card(figure: Figure) -> Path:
     drawn = BytesIO()
     figure.savefig(drawn, format="png", dpi=dots, bbox_inches=None)
     picture, card = Image.open(drawn).convert("RGB"), Image.new("RGB", SIZE, "white")
-    card.paste(picture, tuple((whole - part) // 2 for whole, part in zip(SIZE, picture.size, strict=True)))
+    card.paste(picture, ((SIZE[0] - picture.width) // 2, (SIZE[1] - picture.height) // 2))
     path = beside_run(".card.png", "index")
     card.save(path, optimize=True)
     return path
