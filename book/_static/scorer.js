@@ -10,8 +10,10 @@ var Scorer = {
   partialTerm: 2,
   score: ([page, title, anchor, description, score]) => {
     if (anchor || typeof OCCURRENCES === "undefined") return score;
+    const number = OCCURRENCES.pages[page];
     const query = new URLSearchParams(window.location.search).get("q") || "";
     const words = splitQuery(query.toLowerCase()).map((word) => new Stemmer().stemWord(word));
-    return score + words.reduce((sum, word) => sum + (Object.hasOwn(OCCURRENCES, word) ? OCCURRENCES[word][page] || 0 : 0), 0) / 2;
+    const weights = words.map((word) => (Object.hasOwn(OCCURRENCES.words, word) && OCCURRENCES.words[word][number]) || 0);
+    return score + weights.reduce((sum, weight) => sum + weight, 0) / 2;
   },
 };

@@ -110,7 +110,7 @@ def description(doctree: nodes.document) -> str:
 
 
 def lighten(app: Sphinx, error: Exception | None) -> None:
-    """Take scripts that are not used off every page (build-finished)."""
+    """Take scripts that are not used off every page, and away what a reader does not need (build-finished)."""
     if error or app.builder.format != "html":
         return
     for path in Path(app.outdir).rglob("*.html"):
@@ -118,6 +118,7 @@ def lighten(app: Sphinx, error: Exception | None) -> None:
         path.write_text(UNUSED.sub("", text), encoding="utf-8")
     for name in ("scripts/fontawesome.js", "scripts/fontawesome.js.map", "sphinx-thebe.js", "sphinx-thebe.css"):
         (Path(app.outdir) / "_static" / name).unlink(missing_ok=True)
+    (Path(app.outdir) / ".buildinfo").unlink(missing_ok=True)  # for Sphinx's cache, and different in each folder
 
 
 def copy_card(app: Sphinx, error: Exception | None) -> None:

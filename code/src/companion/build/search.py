@@ -52,9 +52,14 @@ class Occurrences:
         self.pages[page] = Counter(stem(word.lower()) for word in words if language.word_filter(word))
 
     def write(self, app: Sphinx, error: Exception | None) -> None:
-        """Write the weights (build-finished)."""
+        """Write the weights, pages by their number (build-finished)."""
         if not error and self.pages:
-            text = json.dumps(weights(self.pages), ensure_ascii=False, separators=(",", ":"))
+            numbers = {page: number for number, page in enumerate(sorted(self.pages))}
+            words = {
+                word: {numbers[page]: weight for page, weight in found.items()}
+                for word, found in weights(self.pages).items()
+            }
+            text = json.dumps({"pages": numbers, "words": words}, ensure_ascii=False, separators=(",", ":"))
             (Path(app.outdir) / "_static" / FILE).write_text(f"const OCCURRENCES = {text};\n", encoding="utf-8")
 
 
