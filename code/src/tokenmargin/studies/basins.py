@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from scipy.integrate import quad
-from scipy.stats import norm as normal
+from scipy.special import ndtr
 
 from ..data.problem import TokenProblem
 from ..data.synthetic import Scores, gaussian, orthogonal, signal_plus_noise
@@ -176,7 +176,8 @@ def first_choice(ratio: float, T: int) -> float:
 
     At r = 0 it is chance, 1/T.
     """
-    return float(quad(lambda g: normal.pdf(g) * normal.cdf(ratio + g) ** (T - 1), -12.0, 12.0, epsabs=1e-10)[0])
+    share = quad(lambda g: np.exp(-0.5 * g * g) * ndtr(ratio + g) ** (T - 1), -12.0, 12.0, epsabs=1e-10)[0]
+    return float(share / np.sqrt(2.0 * np.pi))
 
 
 def on_signal(
