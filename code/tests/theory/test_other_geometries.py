@@ -120,7 +120,18 @@ def test_balanced_weights_leave_no_residual():
 
 def test_a_single_constraint_has_no_residual():
     problem = gaussian(1, 2, 6, seed=0)
-    assert least_residual(problem, solve_token_svm(problem)) == 0.0
+    svm = solve_token_svm(problem)
+    assert least_residual(problem, svm) == 0.0
+    point = path_point(problem, svm, 7.0)
+    assert problem.constraints.combine(point.coefficients) == pytest.approx(7.0 * svm.W / svm.norm)
+    assert path_residual(problem, svm, 7.0) == pytest.approx(0.0, abs=1e-12)
+    for refused in (
+        lambda: momentum_growth(svm, 0.1, 0.5),
+        lambda: momentum_threshold(svm, 0.5),
+        lambda: minibatch_law(problem, svm, 0.1, 1),
+    ):
+        with pytest.raises(AssumptionError, match="single direction"):
+            refused()
 
 
 @pytest.mark.parametrize("score", [1.001, 3.0, 40.0])

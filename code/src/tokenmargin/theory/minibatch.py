@@ -18,7 +18,7 @@ from ..model.losses import Loss
 from ..model.weights import log_limit_weights
 from ..training.rules import require_positive
 from ..types import Array
-from .residual import require_all_support, residual_limit
+from .residual import require_all_support, require_modes, residual_limit
 
 Map = Callable[[Array], Array]
 
@@ -60,11 +60,12 @@ def minibatch_law(
     Raises
     ------
     AssumptionError
-        If some constraint is not a support vector, they are linearly dependent, or no rest is found: batches of one sequence,
+        If some constraint is not a support vector, they are linearly dependent, there is only one, or no rest is found: batches of one sequence,
         whose steps are all equally long, have none.
     """
     require_positive("eta", eta)
     require_all_support(svm)
+    require_modes(svm)
     start = residual_limit(problem, svm, loss)
     step, plane, root = _steps(problem, svm, batch, loss)
 

@@ -77,10 +77,11 @@ def path_point(
         return log_gap, plane.T @ slope - (unit @ slope / along) * y
 
     y = np.zeros(plane.shape[1]) if start is None else plane.T @ (root @ start)
-    found = minimize(objective, y, jac=True, method="BFGS", options={"gtol": 1e-12, "maxiter": 2000})
-    y = root_of(
-        lambda y: objective(y)[1], found.x, tol=1e-14
-    ).x  # the slope is exact where differences of the loss are not
+    if len(y):  # a single direction leaves no residual to search
+        found = minimize(objective, y, jac=True, method="BFGS", options={"gtol": 1e-12, "maxiter": 2000})
+        y = root_of(
+            lambda y: objective(y)[1], found.x, tol=1e-14
+        ).x  # the slope is exact where differences of the loss are not
     log_gap, slope = objective(y)
     flatness = float(np.linalg.norm(slope) / svm.margin)
     if not flatness <= FLAT:
