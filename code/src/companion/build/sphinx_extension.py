@@ -17,7 +17,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util.fileutil import copy_asset
 from sphinx.util.typing import ExtensionMetadata
 
-from companion.build import api, bibliography, claims_view, commit, gallery, identity, related_papers, semantics
+from companion.build import api, bibliography, claims_view, commit, gallery, identity, related_papers, semantics, terms
 from companion.build.paths import EXECUTED, ROOT
 from companion.chapter.claims import MIME
 
@@ -145,6 +145,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     api.setup(app)
     semantics.setup(app)
     gallery.setup(app)
+    terms.setup(app)
     app.connect("source-read", read_executed)
     app.connect("doctree-read", add_provenance)
     for finish in (write_figures, copy_mathjax, copy_claims):
