@@ -31,6 +31,7 @@ from companion.build import (
     search,
     semantics,
     sphinx_jobs,
+    terms,
 )
 from companion.build.paths import EXECUTED, ROOT
 from companion.chapter.claims import MIME
@@ -169,6 +170,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     sphinx_jobs.setup(app)
     semantics.setup(app)
     gallery.setup(app)
+    terms.setup(app)
     app.connect("source-read", read_executed)
     app.connect("doctree-read", add_provenance)
     for finish in (write_figures, copy_mathjax, copy_claims):
