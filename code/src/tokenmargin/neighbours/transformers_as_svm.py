@@ -67,9 +67,7 @@ def solve_norm_svm(V: Array, norm: Norm, equal: Array | None = None, tolerance: 
     if norm == "fro" and equal is None:
         return _frobenius(V, tolerance)
     left, right = _basis(V, equal, 1), _basis(V, equal, 2)  # a part of W across these serves no constraint
-    core, duals, multipliers = _solve_small(
-        left.T @ V @ right, norm, None if equal is None else left.T @ equal @ right
-    )
+    core, duals, multipliers = _solve_small(left.T @ V @ right, norm, None if equal is None else left.T @ equal @ right)
     W, combined = left @ core @ right.T, np.tensordot(duals, V, 1)
     if equal is not None:  # cvxpy's Lagrangian adds nu (E w), so the sign is the opposite of lambda's
         combined = combined - np.tensordot(multipliers, equal, 1)
