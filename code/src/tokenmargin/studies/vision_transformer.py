@@ -121,7 +121,8 @@ def train_images(
     def oracle(w: Array, t: int) -> tuple[float, Array]:
         parts = np.arange(n).reshape(-1, batch) if whole else np.sort(order.permutation(n)[:batch])[None]
         found = [value_and_gradient(w, data.images[part], data.digits[part]) for part in parts]
-        return math.fsum(value for value, _ in found) / len(found), np.sum([g for _, g in found], axis=0) / len(found)
+        values, gradients = zip(*found, strict=True)
+        return math.fsum(values) / len(found), np.mean(gradients, axis=0)
 
     times = record_times(steps, record)
     wanted, rows, losses = set(times.tolist()), [], []

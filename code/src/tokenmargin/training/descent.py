@@ -69,7 +69,7 @@ def descend(
     1.732051
     """
     w = np.array(w0, dtype=float)
-    move = rule.moves(*w.shape) if isinstance(rule, HeavyBall | Adam) else None
+    move = _moves(rule, w.shape)
     for t in range(steps + 1):
         value, gradient = oracle(w, t)
         norm = float(np.linalg.norm(gradient))
@@ -78,12 +78,22 @@ def descend(
                 f"at iteration {t} the value is {value:.4g}, its infimum {infimum:.4g} and the norm of its gradient {norm:.4g}: "
                 "give the rule a shorter step, or the infimum of the function."
             )
-        if move is not None:
-            change = move(-gradient, 0.0)
-        elif not isinstance(rule, HeavyBall | Adam) and norm > 0.0:
-            h = rule.effective_step(t, math.log(norm), math.log(value - infimum) if value > infimum else -math.inf)
-            change = -h / norm * gradient
-        else:
-            change = np.zeros_like(w)
+        change = move(t, value - infimum, norm, gradient)
         yield Iterate(t, w.copy(), value, norm, float(np.linalg.norm(change)))
         w += change
+
+
+def _moves(rule: Step | HeavyBall | Adam, shape: tuple[int, ...]) -> Callable[[int, float, float, Array], Array]:
+    """w_{t+1} - w_t as a function of t, f_t(w_t) - f*, ||g_t|| and g_t."""
+    if isinstance(rule, HeavyBall | Adam):
+        own = rule.moves(*shape)
+        return lambda t, gap, norm, g: own(-g, 0.0)
+    step: Step = rule
+
+    def along_gradient(t: int, gap: float, norm: float, g: Array) -> Array:
+        if norm == 0.0:
+            return np.zeros(shape)
+        h = step.effective_step(t, math.log(norm), math.log(gap) if gap > 0.0 else -math.inf)
+        return -h / norm * g
+
+    return along_gradient
