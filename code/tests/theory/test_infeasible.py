@@ -9,7 +9,7 @@ from tokenmargin.data.contradictions import among_rivals, two_labels
 from tokenmargin.data.problem import TokenProblem
 from tokenmargin.data.synthetic import gaussian
 from tokenmargin.errors import AssumptionError, SolverError
-from tokenmargin.margin.token_svm import is_separable, solve_token_svm
+from tokenmargin.margin.token_svm import is_separable, solve_constraints, solve_token_svm
 from tokenmargin.model.attention import infimum, loss_value
 from tokenmargin.theory import infeasible
 from tokenmargin.theory.infeasible import (
@@ -187,3 +187,33 @@ def test_where_both_labels_favour_one_token_the_rest_runs_away():
     assert np.abs(run.margins[-1][~parts.separable]).min() > 100.0
     assert separable_error(run, parts)[-1] > 0.3
     assert (np.diff(separable_component(run, parts)) > 0.0).all()
+
+
+def test_zero_constraints_take_nothing_from_the_separable_part():
+    """Copies of the optimal token span nothing: W_sep is the token SVM of the others."""
+    x, y = [-1.0, -1.0, 2.0], [1.0, -1.0, 2.0]
+    tokens = np.array([[x, y, x]])
+    problem = TokenProblem(tokens, [-1.0], [1.0], tokens, values=[[[2.0], [1.0], [0.5]]])
+    parts = split(problem)
+    assert parts.proved
+    zero = problem.constraints.norms == 0.0
+    assert zero.any()
+    assert (parts.separable == ~zero).all()
+    assert problem.constraints.margins(parts.W)[~zero].min() == pytest.approx(1.0)
+    vectors = np.einsum("kd,ke->kde", problem.constraints.difference, problem.constraints.query_vector)[~zero]
+    alone = solve_constraints(Constraints.of_vectors(vectors.reshape(len(vectors), -1)))
+    assert parts.W.ravel() == pytest.approx(alone.W.ravel())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6))
+def test_w_sep_has_margin_one_on_the_separable_part_and_zero_on_the_rest(seed):
+    rng = np.random.default_rng(seed)
+    vectors = rng.integers(-2, 3, (rng.integers(1, 9), rng.integers(1, 6))).astype(float)
+    vectors[rng.integers(len(vectors))] = 0.0
+    parts = split(Constraints.of_vectors(vectors))
+    margins = vectors @ parts.W.ravel()
+    assert margins[~parts.separable] == pytest.approx(0.0, abs=1e-9)
+    if parts.separable.any():
+        assert margins[parts.separable].min() == pytest.approx(1.0)
+        assert parts.duals.sum() == pytest.approx(np.vdot(parts.W, parts.W))

@@ -182,7 +182,7 @@ def _off_span(vectors: Array, others: Array) -> Array:
 def _basis(vectors: Array) -> tuple[Array, Array]:
     """An orthonormal basis E of the columns' span, and the matrix that takes E'v to the shortest coefficients of v."""
     left, sizes, right = np.linalg.svd(vectors, full_matrices=False)
-    kept = sizes > ROUNDING * sizes.max(initial=0.0)
+    kept = sizes > ROUNDING * max(1.0, sizes.max(initial=0.0))  # of columns of norm one or zero
     return left[:, kept], right[kept].T / sizes[kept]
 
 
@@ -190,7 +190,7 @@ def _coordinates(c: Constraints) -> tuple[Array, Array]:
     """The V_k/||V_k|| in an orthonormal basis of their span, shape (r, N), zero where V_k is, and the ||V_k||, shape (N,)."""
     left, right, norms = unit_factors(c)
     if c.tokens.shape[2] * c.queries.shape[2] >= len(c):
-        return square_root((left @ left.T) * (right @ right.T)), norms
+        return np.where(norms > 0.0, square_root((left @ left.T) * (right @ right.T)), 0.0), norms
     vectors = np.einsum("kd,ke->kde", left, right).reshape(len(c), -1)
     values, axes = np.linalg.eigh(vectors.T @ vectors)
     return (vectors @ axes[:, values > len(c) * np.finfo(float).eps * values[-1]]).T, norms
