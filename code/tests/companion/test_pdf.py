@@ -86,5 +86,8 @@ def test_the_contents_name_the_pages_on_which_chapters_begin(built):
     assert f"Far below{found['sub-two--far']}" in texts[1].replace(" ", "").replace("\n", "").replace(
         "Farbelow", "Far below"
     )
-    assert [entry["/Title"] for entry in reader.outline if not isinstance(entry, list)] == ["Index", "One", "Two"]
+    front, part, (one, two, (far,)) = reader.outline
+    assert [entry["/Title"] for entry in (front, part, one, two, far)] == ["Index", "Part", "One", "Two", "Far below"]
+    assert reader.get_destination_page_number(far) + 1 == found["sub-two--far"]
+    assert reader.metadata.title == "Index"
     assert not (html / "print.html").exists()

@@ -17,7 +17,8 @@ from urllib.parse import unquote, urlsplit
 import yaml
 from bs4 import BeautifulSoup, Tag
 from playwright.sync_api import Page, ViewportSize
-from pypdf import PdfReader
+from pypdf import PdfReader, PdfWriter
+from pypdf.generic import NameObject, TextStringObject
 
 from companion.build import commit
 from companion.build.browser import NoBrowser, chromium, open_page
@@ -178,8 +179,24 @@ def fill(page: Page, found: dict[str, int]) -> None:
 
 
 def write(page: Page, target: Path) -> None:
-    """Print the page as it stands, with an outline by its headings."""
-    page.pdf(path=target, prefer_css_page_size=True, print_background=True, outline=True, tagged=True)
+    """Print the page as it stands; with Chromium's own outline and tags it gives up on a whole book."""
+    page.pdf(path=target, prefer_css_page_size=True, print_background=True)
+
+
+def outline(target: Path, chapters: list[Chapter], found: dict[str, int]) -> None:
+    """Give the print an outline: parts, chapters and sections; and a title and a language."""
+    writer = PdfWriter(clone_from=target)
+    part, above = "", None
+    for one in chapters:
+        if one.part != part:
+            part, above = one.part, writer.add_outline_item(title=one.part, page_number=found[one.anchor] - 1)
+        here = writer.add_outline_item(title=one.title, page_number=found[one.anchor] - 1, parent=above)
+        for place, words in one.sections:
+            if place in found:
+                writer.add_outline_item(title=words, page_number=found[place] - 1, parent=here)
+    writer.add_metadata({"/Title": chapters[0].title})
+    writer.root_object[NameObject("/Lang")] = TextStringObject("en")
+    writer.write(target)
 
 
 def print_book(html: Path, target: Path, root: Path = ROOT) -> int:
@@ -217,6 +234,7 @@ def print_book(html: Path, target: Path, root: Path = ROOT) -> int:
     if numbers(target) != found:
         raise NotPrinted("the contents moved the pages that they name")
     _complete(found, chapters)
+    outline(target, chapters, found)
     return len(PdfReader(target).pages)
 
 
