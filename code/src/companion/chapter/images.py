@@ -11,15 +11,14 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+from tokenmargin.data.images import on_pixels, pictures
 
 from companion.chapter.figures import PALETTE
-from tokenmargin.data.images import on_pixels, pictures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
-
     from tokenmargin.data.problem import TokenProblem
     from tokenmargin.training.trajectory import Trajectory
 
