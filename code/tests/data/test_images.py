@@ -103,6 +103,15 @@ def test_the_decoder_reads_the_training_images_and_stays_for_the_held_out_ones(m
     np.testing.assert_array_equal(rest.decoder, problem.decoder)
 
 
+@pytest.mark.parametrize("query", ["mean", "cls", "tokens"])
+def test_more_images_of_mnist_only_add_constraints(query):
+    few, more = (mnist_problem((3, 8), n, 16, query, seed=1, readers=10, joint_steps=20) for n in (12, 20))
+    np.testing.assert_array_equal(few.decoder, more.decoder)
+    np.testing.assert_array_equal(few.optimal, more.optimal[:12])
+    np.testing.assert_array_equal(few.tokens, more.tokens[:12])
+    assert solve_token_svm(more).margin <= solve_token_svm(few).margin
+
+
 @pytest.mark.parametrize(("size", "patches", "side"), CUTS)
 def test_pictures_are_the_images_again(size, patches, side):
     make, data = (digit_problem, uci.digit_images()) if size == 8 else (mnist_problem, mnist.mnist_images())

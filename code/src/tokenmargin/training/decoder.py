@@ -51,10 +51,37 @@ def mnist_problem(
     query: Query = "mean",
     *,
     seed: int,
+    readers: int = 40,
     joint_steps: int = 200,
 ) -> TokenProblem:
-    """Two of the digits of MNIST (`data.mnist.mnist`), read by a decoder from a short joint run (`image_problem`)."""
-    return image_problem(mnist(classes, n, patches, query, seed=seed), joint_steps)
+    """Two of the digits of MNIST (`data.mnist.mnist`), read by a decoder from a short joint run on the first few of them.
+
+    Parameters
+    ----------
+    classes, n, patches, query, seed
+        See `data.mnist.mnist`.
+    readers : int
+        The decoder is that of `image_problem` on the first `readers` of the images with the query "mean": its cost does not
+        grow with n, and an image has the same optimal token for every larger n and every query, so that constraints are
+        only ever added and the margin never rises with n.
+    joint_steps : int
+        See `image_problem`.
+
+    Raises
+    ------
+    ImageChoiceError
+        If there are no such images, patches or query.
+    TiedTokensError
+        If two tokens of an image score alike under the decoder.
+
+    Examples
+    --------
+    >>> from tokenmargin.training.decoder import mnist_problem
+    >>> mnist_problem((3, 8), 1000, seed=0)
+    TokenProblem(n=1000, T=16, d=65, Q=1)
+    """
+    few = image_problem(mnist(classes, min(n, readers), patches, seed=seed), joint_steps)
+    return _read(mnist(classes, n, patches, query, seed=seed), few.decoder)
 
 
 def image_problem(sequences: Sequences, joint_steps: int = 200) -> TokenProblem:
