@@ -23,8 +23,12 @@ TIMEOUT := 900
 export COMPANION_TIMEOUT := $(TIMEOUT)
 # Texts are UTF-8 whatever the locale says.
 export PYTHONUTF8 := 1
+# Each of the many processes would compile all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
+# The shell sees neither as code.
+export NOTEBOOK P
 
-.PHONY: sound book site test fuzz faults verify links newest alone run lint format lock lab bench badge badge-check reference licences clean help
+.PHONY: sound book site test fuzz corners faults verify links accessible pdf newest alone run lint format lock lab bench badge badge-check reference licences clean help
 
 sound: $(ENVIRONMENT)
 	@$(BIN)/python $(CHECK) check $(ENVIRONMENT) || { rm -rf $(VENV); make --no-print-directory $(ENVIRONMENT); }
@@ -60,6 +64,9 @@ test: sound  ## Run the tests, warnings as errors
 fuzz: sound  ## Run the property-based tests with fresh seeds: make fuzz SECONDS=300, or SEED=123 to repeat one
 	@$(BIN)/python code/tests/fuzz.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
+corners: sound | $(WARM)  ## Run chapters at the corners of their parameters: make corners NOTEBOOK=model (all: an hour)
+	@$(BIN)/python code/tests/corners.py --jobs $(JOBS) $$NOTEBOOK
+
 faults: sound  ## Disturb the build of a small book: signals, full disks, two builds at once (minutes)
 	@$(BIN)/python -m pytest -c code/pytest.ini -m faults code/tests/companion/test_faults.py
 
@@ -68,6 +75,12 @@ verify: sound  ## Build twice, in two folders, and compare all bytes (minutes)
 
 links: book  ## Ask every address outside that the book names
 	@$(BIN)/jupyter-book build . --path-output _build/links --builder linkcheck
+
+accessible: sound  ## Read every page of the built book with axe-core, in both themes and on a phone (minutes; needs Chromium)
+	@$(BIN)/python -m companion.build.accessible _build/html
+
+pdf: sound  ## Print the built book as one PDF, _build/companion.pdf (minutes; needs Chromium)
+	@$(BIN)/python -m companion.build.pdf
 
 newest:  ## The book and the tests with the newest versions that requirements.in allows, in an environment of their own
 	@$(PYTHON) -m venv _build/newest
@@ -78,9 +91,9 @@ newest:  ## The book and the tests with the newest versions that requirements.in
 alone: sound  ## Install the package alone in an empty environment, import all of it, run the README's snippet
 	@$(BIN)/python code/tests/alone.py
 
-run: sound | $(WARM)  ## Execute one chapter anew: make run NOTEBOOK=model P="-p seed 3"
-	@test -n "$(NOTEBOOK)" || { echo 'Say which: make run NOTEBOOK=model P="-p seed 3"' >&2; exit 2; }
-	@$(BIN)/python -m companion.build.run $(NOTEBOOK) $(P)
+run: sound  ## Execute one chapter anew: make run NOTEBOOK=model P="-p seed 3"; without P it lists the parameters
+	@test -n "$$NOTEBOOK" || { echo 'Say which: make run NOTEBOOK=model P="-p seed 3"' >&2; exit 2; }
+	@$(BIN)/python -m companion.build.run "$$NOTEBOOK"
 
 lint: sound  ## Check code, notebooks and workflows
 	@$(BIN)/ruff check $(RUFF) code book

@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import forms
 import large
 import speed
 import sweep
@@ -37,6 +38,10 @@ def main() -> None:
             "token SVM {shape}: N = {N}, {support} support vectors, {seconds:.1f} s, certificate {certificate:.1e}",
             svms[-1],
         )
+    growth = alone(forms.growth_record)
+    steps = alone(forms.forms_record)
+    for row in steps:
+        say("(n, T, d) = {shape}, {form}: {seconds:.2g} s a step", row)
     workers = sweep.speed_up_record()
     for kind, ratios in (("clock", workers["speed_up"]), ("processor", workers["processor_speed_up"])):
         print(
@@ -53,9 +58,8 @@ def main() -> None:
             "cores": os.cpu_count(),
             "python": platform.python_version(),
         }
-        RECORD.write_text(
-            json.dumps({"machine": machine, "step": step, "svms": svms, "workers": workers}, indent=1) + "\n"
-        )
+        kept = {"machine": machine, "step": step, "forms": steps, "svms": svms, "growth": growth, "workers": workers}
+        RECORD.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 def alone(function: Callable, *arguments: object) -> dict:

@@ -140,10 +140,10 @@
         const shape = make("g", {}, make("circle", { r: 18, class: "grip" }), disc, ring, make("text", { y: 4, class: "letter" }, `${i + 1}${"abcd"[t]}`));
         rings.push([ring, i, t]);
         discs.push([disc, i, t]);
-        handles.push(handle(`token ${"abcd"[t]} of sequence ${i + 1}`, "token", shape, () => state.tokens[i][t], (at) => (state.tokens[i][t] = at)));
+        handles.push(handle(`token ${i + 1}${"abcd"[t]} of sequence ${i + 1}`, "token", shape, () => state.tokens[i][t], (at) => (state.tokens[i][t] = at)));
       });
       const diamond = make("path", { d: "M0 -8L8 0L0 8L-8 0Z", class: `query s${i}` });
-      handles.push(handle(`query of sequence ${i + 1}`, "", make("g", {}, make("circle", { r: 14, class: "grip" }), diamond, make("text", { y: 21, class: "letter" }, `z${i + 1}`)), () => state.queries[i], (at) => (state.queries[i] = at)));
+      handles.push(handle(`query z${i + 1} of sequence ${i + 1}`, "", make("g", {}, make("circle", { r: 14, class: "grip" }), diamond, make("text", { y: 21, class: "letter" }, `z${i + 1}`)), () => state.queries[i], (at) => (state.queries[i] = at)));
     });
     const square = make("g", {}, make("circle", { r: 14, class: "grip" }), make("rect", { x: -6, y: -6, width: 12, height: 12, class: "decoder" }), make("text", { y: 21, class: "letter" }, "u"));
     handles.push(handle("decoder u", "", square, () => state.decoder, (at) => (state.decoder = at)));

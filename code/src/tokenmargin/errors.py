@@ -24,6 +24,14 @@ class BadFileError(InvalidProblemError):
         return [f"{type(self).__name__}: {self}"]
 
 
+class ImageChoiceError(TokenMarginError, ValueError):
+    """A set of images has no such digits, numbers or patches; the message is one line that says what to choose."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Notebooks show the line alone: the fault is in the choice, not in the code above it."""
+        return [f"{type(self).__name__}: {self}"]
+
+
 class TiedTokensError(InvalidProblemError):
     """Some sequences have no unique optimal token.
 

@@ -6,7 +6,18 @@ import re
 
 import pytest
 from companion.build import badge
-from companion.build.claims_table import ABSTRACT, DuplicateClaim, collect, read, summary, write
+from companion.build.claims_table import (
+    ABSTRACT,
+    DuplicateClaim,
+    LooseBound,
+    collect,
+    explained,
+    is_loose,
+    read,
+    summary,
+    used,
+    write,
+)
 from companion.build.paths import BOOK, CLAIMS, ROOT
 from companion.build.toc import labels, notebooks
 from companion.chapter.claims import (
@@ -42,7 +53,8 @@ def test_close_is_relative_and_keeps_its_meaning_for_negative_predictions():
 
 @pytest.mark.parametrize("name", ["predicted", "measured", "tolerance"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_not_finite_is_refused(name, value):
+def test_what_is_not_finite_is_refused_in_the_book(name, value, monkeypatch):
+    monkeypatch.setenv("COMPANION_CLAIMS", "must-hold")
     with pytest.raises(ClaimIsMalformed, match=f"{name} is {value}"):
         make(**{name: value})
 
@@ -57,6 +69,8 @@ def test_what_is_not_finite_is_refused(name, value):
         ({"status": "known"}, "status 'known' must be one of proved, measured, conjectured"),
         ({"source": "abstract"}, "abstract None must be one of direction, global, rates, sparsification"),
         ({"source": "abstract", "abstract": "speed"}, "abstract 'speed' must be one of direction"),
+        ({"loose": "why"}, r"only a bound \(at most, at least\) can be loose"),
+        ({"loose": " ", "relation": "at most"}, "loose must say why"),
         ({"abstract": "rates"}, "a sentence of the abstract needs the source 'abstract'"),
         ({"source": "neighbour"}, "a neighbour's claim needs a citation"),
         ({"theorem": None, "status": "proved"}, "what is proved needs a theorem or a citation"),
@@ -67,6 +81,15 @@ def test_what_is_not_finite_is_refused(name, value):
 def test_a_malformed_claim_says_what_it_must_be(changes, text):
     with pytest.raises(ClaimIsMalformed, match=text):
         make(**changes)
+
+
+def test_what_is_not_finite_is_not_judged_where_no_book_is_built(capsys, monkeypatch):
+    monkeypatch.delenv("COMPANION_CLAIMS", raising=False)
+    claim(**(GOOD | {"measured": math.nan}), tolerance=0.1)
+    assert "one: It is $x^2$.; not judged with these values" in capsys.readouterr().out
+    data = make(measured=math.nan, tolerance=0.1).as_dict()
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
+    assert data["holds"] is None
 
 
 def test_a_false_claim_is_shown_where_no_book_is_built(capsys, monkeypatch):
@@ -230,3 +253,46 @@ def test_each_theorem_and_citation_that_a_chapter_names_exists():
             assert label in labels(), (path, label)
         for key in set(re.findall(r'citation(?:=|\\": )\\"([^"\\]+)\\"', text)):
             assert f"{{{key}," in keys, (path, key)
+
+
+@pytest.mark.parametrize(
+    ("changes", "share"),
+    [
+        ({"relation": "close", "measured": 2.05}, 0.25),
+        ({"relation": "absolute", "measured": 2.05}, 0.5),
+        ({"relation": "at most", "measured": 1.05}, 0.5),
+        ({"relation": "at least", "measured": 3.8}, 0.5),
+        ({"relation": "at most", "predicted": -1.0, "measured": -1.8}, 0.5),
+        ({"relation": "at most", "measured": -1.0}, 0.0),
+        ({"relation": "at least", "predicted": 0.1, "measured": 0.0}, 1.0),
+        ({"relation": "all"}, None),
+        ({"relation": "absolute", "tolerance": 0.0}, None),
+    ],
+)
+def test_how_much_of_what_a_claim_allows_is_used(changes, share):
+    item = make(**changes)
+    assert item.holds
+    assert used(item.as_dict()) == (share if share is None else pytest.approx(share, rel=1e-12))
+
+
+def test_a_bound_is_tight_within_a_factor_of_three():
+    rows = {name: make(relation="at most", measured=value).as_dict() for name, value in
+            {"tight": 0.701, "loose": 0.699, "sign": -0.1}.items()}  # fmt: skip
+    assert {name: is_loose(row) for name, row in rows.items()} == {"tight": False, "loose": True, "sign": True}
+    assert not is_loose(make(measured=2.0).as_dict())
+
+
+def test_a_loose_bound_must_say_why():
+    place = {"page": "book/one"}
+    silent = make(id="far", relation="at least", measured=9.0).as_dict() | place
+    reasoned = make(id="why", relation="at least", measured=9.0, loose="existence").as_dict() | place
+    explained([reasoned, make().as_dict() | place])
+    with pytest.raises(LooseBound, match=r"(?s)factor of 3 .*far \(book/one\): at least 2 .*measured 9") as caught:
+        explained([silent, reasoned])
+    assert "why (" not in str(caught.value)
+
+
+def test_the_unit_stands_after_both_numbers():
+    item = make(relation="at most", unit="steps")
+    assert (item.expectation(), item.found()) == ("at most 2 (+ 0.1) steps", "2 steps")
+    assert make().found() == "2.00"

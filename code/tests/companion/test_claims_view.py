@@ -30,7 +30,7 @@ THEOREMS = "\n".join(
     f"```{{prf:theorem}} T\n:label: {label}\nIt holds.\n```\n" for sentence in ABSTRACT for label in sentence.theorems
 )
 MODEL = f"# Model\n\n```{{prf:theorem}} Edge\n:label: thm-edge\nIt holds.\n```\n\n{THEOREMS}\n```{{figure}} a.svg\n:name: fig-a\nA curve.\n```\n"
-PAGE = "# Claims\n\n{claims-count}`all`, {claims-count}`bound` bounds\n\n" + "".join(
+PAGE = "# Claims\n\n{claims-count}`all`, {claims-count}`bound` bounds, {claims-count}`loose` loose\n\n" + "".join(
     f"```{{claims-{name}}}\n```\n\n" for name in ("abstract", "summary", "statuses", "table")
 )
 LANGUAGE = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
@@ -39,7 +39,7 @@ GOOD = (
     make(id="First-below-L", figure="fig-a", detail="part $2$", statement="$a<b$ & `code`"),
     make(id="second", source="neighbour", citation="wu2023implicit", theorem=None, relation="at most", measured=9.0),
     make(id="third", source="abstract", abstract="direction", theorem=None),
-    make(id="fourth", theorem="thm-global"),
+    make(id="fourth", theorem="thm-global", relation="at least", measured=9.5, loose="for $x$ only"),
 )
 
 
@@ -89,13 +89,16 @@ def test_every_link_of_a_claim_leads_somewhere(sound):
 def test_the_table_is_complete_and_tells_the_script_what_to_filter(sound):
     _, page = sound
     table = page("book/claims")
-    assert "3 of 4 claims hold, 1 bounds" in table
+    assert "3 of 4 claims hold, 2 bounds, 1 loose" in table
     rows = re.findall(r"<tr [^>]*data-id[^>]*>", table)
     assert len(rows) == len(GOOD)
     for row, item in zip(rows, GOOD, strict=True):
         for name in ("id", "source", "kind", "status"):
             assert f'data-{name}="{getattr(item, name)}"' in row
         assert 'data-chapter="Chapter"' in row
+    assert [re.search('data-bound="(.*?)"', row)[1] for row in rows] == ["no bound", "tight", "no bound", "loose"]
+    assert re.search(r"<b>loose</b>: for .*?x", table)
+    assert '<span class="margin margin-loose" style="--used: 0.200">20 %</span>' in table
     assert table.count("claims.js") == 1
     assert "claims.js" not in page("book/chapter")
 

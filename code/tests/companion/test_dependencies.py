@@ -52,6 +52,14 @@ def test_a_relative_import_two_levels_up_is_followed(root):
     assert found == {"pkg/data/problem.py", "pkg/model/other.py", "pkg/c.py"}
 
 
+def test_long_notebooks_come_first_and_the_others_in_reading_order():
+    books = notebooks(ROOT)
+    order = dependencies.longest_first(books)
+    count = len(dependencies.LONG)
+    assert [path.relative_to("book").with_suffix("").as_posix() for path in order[:count]] == list(dependencies.LONG)
+    assert order[count:] == [path for path in books if path not in order[:count]]
+
+
 def inits():
     return sorted(SOURCES.rglob("__init__.py"))
 

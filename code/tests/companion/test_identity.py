@@ -112,3 +112,32 @@ def test_reading_time_counts_words_and_rounds_up(tmp_path):
     (tmp_path / "book" / "b.md").write_text("word " * 180)
     assert identity.reading_time(["a"], tmp_path) == 5
     assert identity.reading_time(["a", "b"], tmp_path) == 10
+
+
+def test_the_picture_of_the_cards_is_named_where_the_pages_have_an_address(monkeypatch, tmp_path):
+    monkeypatch.setattr(identity, "FRONT", tmp_path / "index.card.png")
+    context = {"title": "One"}
+    app = SimpleNamespace(config=SimpleNamespace(html_title="Book"))
+    monkeypatch.setenv(identity.SITE, "https://me.org/book/")
+    identity.describe(app, "book/one", "page.html", context, None)
+    assert "og:image" not in context["metatags"]
+    identity.FRONT.write_bytes(b"png")
+    identity.describe(app, "book/one", "page.html", context, None)
+    assert 'property="og:image" content="https://me.org/book/_static/card.png"' in context["metatags"]
+    monkeypatch.delenv(identity.SITE)
+    context = {"title": "One"}
+    identity.describe(app, "book/one", "page.html", context, None)
+    assert "og:image" not in context["metatags"]
+
+
+def test_the_picture_goes_beside_the_pages_that_have_an_address(monkeypatch, tmp_path):
+    monkeypatch.setattr(identity, "FRONT", tmp_path / "index.card.png")
+    identity.FRONT.write_bytes(b"png")
+    (tmp_path / "_static").mkdir()
+    app = SimpleNamespace(builder=SimpleNamespace(format="html"), outdir=tmp_path)
+    monkeypatch.delenv(identity.SITE, raising=False)
+    identity.copy_card(app, None)
+    assert not (tmp_path / identity.CARD).exists()
+    monkeypatch.setenv(identity.SITE, "https://me.org")
+    identity.copy_card(app, None)
+    assert (tmp_path / identity.CARD).read_bytes() == b"png"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 from tokenmargin.data.problem import TokenProblem
-from tokenmargin.data.synthetic import orthogonal
+from tokenmargin.data.synthetic import gaussian, orthogonal
 from tokenmargin.errors import AssumptionError
 from tokenmargin.margin.token_svm import is_separable, solve_token_svm
 from tokenmargin.studies.basins import (
@@ -20,7 +20,7 @@ from tokenmargin.studies.basins import (
 from tokenmargin.theory.conditions import conditions
 from tokenmargin.theory.one_clock import polyak_bounds
 from tokenmargin.training.rules import NormalizedGD, Polyak
-from tokenmargin.training.starts import adversarial_start, random_start
+from tokenmargin.training.starts import adversarial_start, in_the_basin, random_start
 from tokenmargin.training.train import train
 
 
@@ -28,6 +28,16 @@ from tokenmargin.training.train import train
 def test_starts_have_their_norm(kind):
     problem = orthogonal(3, 3, 10, seed=0)
     assert np.linalg.norm(kind(problem, 7.0, np.random.default_rng(0))) == pytest.approx(7.0)
+
+
+def test_a_start_in_the_basin_satisfies_E_a_unit_away_from_a_multiple_of_the_svm():
+    problem = gaussian(6, 5, 20, seed=3, scores="gaussian")
+    svm = solve_token_svm(problem)
+    W0 = in_the_basin(problem, svm, np.random.default_rng(0))
+    assert conditions(problem, W0).entered
+    assert not conditions(problem).entered
+    multiples = [np.linalg.norm(W0 - 2.0**k * svm.W) for k in range(12)]
+    assert min(abs(np.array(multiples) - 1.0)) < 1e-12
 
 
 def test_an_adversarial_start_puts_a_wrong_token_ahead_in_every_sequence():

@@ -24,13 +24,15 @@ def test_orthogonal_tokens_do_not_interfere():
     assert found.certified
 
 
-def test_two_sequences_of_two_tokens_in_closed_form():
+@pytest.mark.parametrize("e", [0.2, 1.0, 4.0])
+def test_two_sequences_of_two_tokens_in_closed_form(e):
     tokens = np.array([[[1.0, 0.0], [0.0, 0.0]], [[-0.01, 1.0], [0.0, 0.0]]])
     problem = TokenProblem(tokens, [1, 1], [1.0], np.eye(2)[[0, 0]], values=[[[1.0], [0.0]]] * 2)
     svm = solve_token_svm(problem)
-    found = robustness(problem, svm, 0.5)
-    slack = 0.5 * 0.01 / svm.margin
-    ratio = np.exp(slack) * 0.01 * negative_slope(0.5) / negative_slope(1.0)
+    found = robustness(problem, svm, 40.0, least_margin=-np.log(e))
+    slack = 40.0 * 0.01 / svm.margin
+    psi = 1.0 / (1.0 + e) ** 2 if e <= 1.0 else 1.0 / (4.0 * e)
+    ratio = np.exp(slack) * 0.01 * psi * (1.0 + e) ** 2 * negative_slope(1.0 / (1.0 + e)) / negative_slope(1.0)
     assert found.slack == pytest.approx(slack)
     assert ratio <= found.interference <= 1.2 * ratio
 

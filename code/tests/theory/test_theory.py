@@ -1,5 +1,6 @@
 """The theorems' constants against closed forms, direct computation, and runs."""
 
+import mpmath
 import numpy as np
 import pytest
 from tokenmargin.data.problem import TokenProblem
@@ -22,11 +23,13 @@ from tokenmargin.theory.conditions import conditions
 from tokenmargin.theory.one_clock import log_loss_gap_bound, one_clock_bound, polyak_bounds, sharp_order_bound
 from tokenmargin.theory.rates import loss_gap_constant, rates
 from tokenmargin.theory.residual import (
+    SHARE,
     alpha,
     contraction,
     curvatures,
     e_active,
     e_inf,
+    orthogonal_step,
     polyak_threshold,
     proved_step,
     residual_limit,
@@ -243,6 +246,20 @@ def test_the_proved_step_is_never_beyond_the_edge(d):
 def test_the_proved_step_is_the_edge_for_two_orthogonal_constraints():
     svm = solve_token_svm(orthogonal(2, 2, 4, seed=0))
     assert proved_step(svm) == pytest.approx(stability_threshold(svm))
+
+
+def test_the_step_proved_for_orthogonal_constraints():
+    """r_1 to high precision: the least x/(sqrt(x + x coth x) - 1), where its derivative vanishes."""
+    with mpmath.workdps(30):
+        ratio = lambda x: x / (mpmath.sqrt(x + x * mpmath.coth(x)) - 1)  # noqa: E731
+        least = ratio(mpmath.findroot(lambda x: mpmath.diff(ratio, x), 1.05))
+        assert float(least / 2) == pytest.approx(SHARE, rel=1e-14)
+        assert all(ratio(mpmath.mpf(x) / 20) >= least for x in range(1, 400))
+    svm = solve_token_svm(orthogonal(6, 2, 12, seed=0))
+    assert orthogonal_step(svm) == pytest.approx(SHARE * stability_threshold(svm), rel=1e-12)
+    assert proved_step(svm) == pytest.approx(stability_threshold(svm) / 3.0, rel=1e-9)
+    with pytest.raises(AssumptionError, match="largest cosine"):
+        orthogonal_step(solve_token_svm(orthogonal(2, 3, 6, seed=0)))
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -12,6 +12,7 @@ import pkgutil
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -78,15 +79,7 @@ def entries(module: ModuleType) -> list[Entry]:
         for name, value in vars(module).items()
         if not name.startswith("_") and callable(value) and getattr(value, "__module__", None) == module.__name__
     ]
-    documented = [(value, name) for value, name in own if inspect.getdoc(value)]
-    return [Entry(module.__name__, name, value) for value, name in sorted(documented, key=lambda pair: _line(pair[0]))]
-
-
-def _line(value: Any) -> int:
-    try:
-        return inspect.getsourcelines(getattr(value, "py_func", value))[1]
-    except (OSError, TypeError):
-        return 0
+    return [Entry(module.__name__, name, value) for value, name in own if inspect.getdoc(value)]
 
 
 def sections(docstring: str) -> Iterator[tuple[str, str]]:
@@ -104,6 +97,7 @@ def items(text: str) -> Iterator[tuple[str, str]]:
         yield head.strip(), " ".join(line.strip() for line in rest.splitlines())
 
 
+@cache
 def documented() -> dict[str, str]:
     """Anchors by every way in which a docstring may name an object: its name, and its dotted path from any wing on."""
     found: dict[str, str] = {}

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from pybtex.plugin import register_plugin
+from pybtex.plugin import find_plugin, register_plugin
 from pybtex.style.formatting.plain import Style as Plain
 from pybtex.style.labels import BaseLabelStyle
 from sphinx.application import Sphinx
@@ -43,4 +43,8 @@ class AuthorYear(Plain):  # type: ignore[misc]
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Sphinx calls this."""
     register_plugin("pybtex.style.formatting", "author_year", AuthorYear)
+    for group, name in (("pybtex.backends", "plaintext"), ("pybtex.backends", "docutils")):
+        register_plugin(
+            group, name, find_plugin(group, name), force=True
+        )  # else looked up in all packages, a citation each
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -22,6 +22,7 @@ from types import FrameType
 
 from companion.build import dependencies
 from companion.build.paths import BUILD, EXECUTED, HTML, ROOT, relative
+from companion.build.sphinx_jobs import JOBS
 from companion.build.stopping import OWNER
 
 LOG = BUILD / "executed.log"
@@ -73,7 +74,7 @@ def make(jobs: int) -> int:
 
     variables = shlex.split(os.environ.get("MAKEFLAGS", "").partition("-- ")[2])  # those of the command line
     command = ["make", "--no-print-directory", f"--jobs={jobs}", "site", *variables]
-    environment = os.environ | {OWNER: str(os.getpid())}
+    environment = os.environ | {OWNER: str(os.getpid()), JOBS: str(jobs)}
     for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
         environment.pop(name, None)
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}

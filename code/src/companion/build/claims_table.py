@@ -11,9 +11,14 @@ from typing import Any
 
 from companion.build.paths import CLAIMS, EXECUTED, ROOT, write_whole
 from companion.build.toc import notebooks
-from companion.chapter.claims import MIME
+from companion.chapter.claims import BOUNDS, MIME
 
+TIGHT = 3.0  # a bound within this factor of what is measured is tight
 Row = dict[str, Any]  # the fields of a `Claim`, as in claims.json
+
+
+class LooseBound(ValueError):
+    """A bound lies far from what is measured, and its claim does not say why."""
 
 
 class DuplicateClaim(ValueError):
@@ -53,6 +58,48 @@ def _of_page(executed: Path, path: Path) -> list[Row]:
 def _title(notebook: dict[str, Any], default: str) -> str:
     lines = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
     return next((line[2:].strip() for line in lines.splitlines() if line.startswith("# ")), default)
+
+
+def used(row: Row) -> float | None:
+    """How much of what a claim that holds allows is used: 1 when the measurement is at the limit.
+
+    For an equality the distance from the prediction over the tolerance; for a bound the smaller over the larger of limit
+    and measurement, 0 when they differ in sign; None where nothing is allowed (a count, an exact equality).
+    """
+    predicted, measured, tolerance = row["predicted"], row["measured"], row["tolerance"]
+    if row["relation"] in ("close", "absolute"):
+        allowed = tolerance * (abs(predicted) if row["relation"] == "close" else 1.0)
+        return abs(measured - predicted) / allowed if allowed else None
+    if row["relation"] not in BOUNDS:
+        return None
+    limit = predicted + tolerance if row["relation"] == "at most" else predicted - tolerance
+    if measured == limit:
+        return 1.0
+    low, high = sorted((abs(limit), abs(measured)))
+    return low / high if measured * limit > 0 else 0.0
+
+
+def is_loose(row: Row) -> bool:
+    """Whether a claim that holds is a bound farther from what is measured than a factor of `TIGHT`."""
+    share = used(row)
+    return bool(row["relation"] in BOUNDS and row["holds"] and share is not None and share * TIGHT < 1.0)
+
+
+def explained(rows: list[Row]) -> None:
+    """Refuse loose bounds that do not say why they are.
+
+    Raises
+    ------
+    LooseBound
+        Names them all, with what is measured.
+    """
+    silent = [row for row in rows if is_loose(row) and not row["loose"]]
+    if silent:
+        lines = [f"  {row['id']} ({row['page']}): {row['expectation']}, measured {row['found']}" for row in silent]
+        raise LooseBound(
+            f"bounds farther than a factor of {TIGHT:g} from what is measured: tighten each, or say why it cannot be "
+            "tighter (loose=...)\n" + "\n".join(lines)
+        )
 
 
 def write(rows: list[Row], target: Path = CLAIMS) -> None:

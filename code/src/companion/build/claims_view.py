@@ -20,14 +20,16 @@ from sphinx.util.typing import ExtensionMetadata
 from sphinx.writers.html5 import HTML5Translator
 from sphinxcontrib.bibtex.roles import CiteRole
 
-from companion.build.claims_table import ABSTRACT, Row, Sentence, by_page, read, summary
+from companion.build.claims_table import ABSTRACT, Row, Sentence, by_page, is_loose, read, summary, used
 from companion.build.paths import CLAIMS
 from companion.build.toc import labels
-from companion.chapter.claims import KINDS, MIME, SOURCES, STATUSES
+from companion.chapter.claims import BOUNDS, KINDS, MIME, SOURCES, STATUSES
 
 TABLE_PAGE = "book/claims"
 WORDS = {"source": SOURCES, "kind": KINDS, "status": STATUSES}
+TIGHTNESS = ("tight", "loose")
 NOT_CONFIRMED = "the statement of its source was not found here"
+VERDICTS = {True: ("holds", "✓", "holds"), False: ("fails", "✗", "does not hold"), None: ("open", "–", "not judged")}
 INLINE = {"a", "b", "span"}
 PIECES = re.compile(r"\$(?P<math>[^$]+)\$|`(?P<code>[^`]+)`")
 
@@ -126,7 +128,7 @@ class View:
 
     def block(self, row: Row) -> element:
         """One claim on its page."""
-        state, sign, word = ("holds", "✓", "holds") if row["holds"] else ("fails", "✗", "does not hold")
+        state, sign, word = VERDICTS[row["holds"]]
         to_row = self.to("std", "ref", f"row-{row['id'].lower()}", row["id"])
         details = joined([self.source(row), *self.badges(row), [to_row]], " · ")
         numbers = html("span", "predicted ", row["expectation"]), html("span", "measured ", html("b", row["found"]))
@@ -230,13 +232,17 @@ class View:
 
     def table(self, rows: list[Row]) -> element:
         """Every claim with its prediction and measurement, grouped by chapter."""
-        names = [html("th"), html("th", "claim"), html("th", "predicted"), html("th", "measured", css="measured")]
+        state = html("th", html("span", "state", css="visually-hidden"))
+        names = [state, *(html("th", word, scope="col") for word in ("claim", "predicted", "measured", "used"))]
         groups = [self._group(page, of) for page, of in by_page(rows).items()]
         return html("table", html("thead", html("tr", *names)), *groups, css="claims claims-table")
 
     def _group(self, page: str, rows: list[Row]) -> element:
         title = html(
-            "tr", html("th"), html("th", self.to_page(rows[0]), colspan="3"), css="chapter", ids=group_anchor(page)
+            "tr",
+            html("th", self.to_page(rows[0]), colspan="5", scope="rowgroup"),
+            css="chapter",
+            ids=group_anchor(page),
         )
         return html("tbody", title, *map(self._row, rows))
 
@@ -245,14 +251,19 @@ class View:
         if row["figure"]:
             small.append([self.to("std", "numref", row["figure"])])
         small.append([self.to_claim(row)])
+        bound = tightness(row)
+        if bound == "loose" and row["loose"]:
+            small.append([html("b", "loose"), ": ", *prose(row["loose"])])
         cells = (
             html("td", mark([row])),
             html("td", *prose(row["statement"]), html("span", *joined(small, " · "), css="claim-details")),
             html("td", row["expectation"], css="numbers", data_label="predicted"),
             html("td", row["found"], css="numbers measured", data_label="measured"),
+            html("td", bar(row), css="numbers used", data_label="used"),
         )
         words = {f"data_{name}": str(row[name]) for name in ("id", "source", "kind", "status")}
-        return self.named(html("tr", *cells, data_chapter=row["title"], **words), f"row-{row['id']}")
+        words |= {"data_bound": bound, "data_used": repr(used(row) or 0.0), "data_chapter": row["title"]}
+        return self.named(html("tr", *cells, **words), f"row-{row['id']}")
 
 
 def _counted(sources: list[str], rows: list[Row]) -> list[element]:
@@ -260,6 +271,20 @@ def _counted(sources: list[str], rows: list[Row]) -> list[element]:
     cells = [html("td", str(count) if count else "·", css="number") for count in counts]
     held = f" {sum(row['holds'] for row in rows)} of {len(rows)}"
     return [*cells, html("td", mark(rows), held, css="number")]
+
+
+def tightness(row: Row) -> str:
+    """``tight`` or ``loose`` for a bound, ``no bound`` for other claims."""
+    return "no bound" if row["relation"] not in BOUNDS else "loose" if is_loose(row) else "tight"
+
+
+def bar(row: Row) -> element:
+    """How much of what a claim allows is used, as a number and drawn."""
+    share = used(row)
+    if share is None:
+        return html("span", "exact")
+    words = f"{100 * share:.0f} %" if share >= 0.01 else "< 1 %" if share > 0 else "0 %"
+    return html("span", words, css=f"margin margin-{tightness(row).split()[0]}", style=f"--used: {min(share, 1):.3f}")
 
 
 def mark(rows: list[Row]) -> element:
@@ -333,16 +358,18 @@ class ClaimsAbstract(ClaimsDirective):
 
 
 class ClaimsCount(SphinxRole):
-    """``{claims-count}`all` ``: the summary; of a source, a kind or a status: how many claims have it."""
+    """``{claims-count}`all` ``: the summary; of a source, a kind, a status, `tight` or `loose`: how many claims are."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """The count as text."""
         rows = read(Path(self.config.companion_claims))
         if self.text == "all":
             return [nodes.Text(summary(rows))], []
+        if self.text in TIGHTNESS:
+            return [nodes.Text(str(sum(tightness(row) == self.text for row in rows)))], []
         name = next((name for name, words in WORDS.items() if self.text in words), None)
         if name is None:
-            known = ["all", *(word for words in WORDS.values() for word in words)]
+            known = ["all", *(word for words in WORDS.values() for word in words), *TIGHTNESS]
             message = self.inliner.reporter.error(f"claims-count {self.text!r} must be one of {', '.join(known)}")
             return [], [message]
         return [nodes.Text(str(sum(row[name] == self.text for row in rows)))], []

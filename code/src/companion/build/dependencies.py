@@ -27,6 +27,17 @@ STAMPS = Path("_build/stamps")
 ENVIRONMENT = "environment"  # the stamp of Python's version and the lock
 LOCK = Path("requirements.txt")
 END = "WHOLE := yes\n"  # Make reads the file only when it ends so
+# Begun first, the longest before the others, so that none of them runs on alone at the end.
+LONG = (
+    "global-convergence",
+    "real-data",
+    "exact-constants",
+    "joint-training",
+    "scale",
+    "neighbours/transformers-as-svm",
+    "edge-of-stability",
+    "finite-time-rates",
+)
 PROSE = ("*.md", "*.bib", "_static/*")
 
 
@@ -114,6 +125,12 @@ def pages(root: Path) -> list[Path]:
     return [*found, *(name for name in map(Path, ("_config.yml", "_toc.yml")) if (root / name).exists())]
 
 
+def longest_first(books: list[Path]) -> list[Path]:
+    """The notebooks in the order in which they are executed: those of `LONG`, then the others as they stand."""
+    places = {Path(f"book/{name}.ipynb"): place for place, name in enumerate(LONG)}
+    return sorted(books, key=lambda path: places.get(path, len(LONG)))
+
+
 def stamp(root: Path, path: Path) -> Path:
     """The stamp of the file `path`, written anew only when its content has changed; relative to `root`."""
     return _write_stamp(root, STAMPS / path, hashlib.sha256((root / path).read_bytes()).hexdigest())
@@ -140,7 +157,10 @@ def rules(root: Path) -> str:
     """The rules of all notebooks in ``_toc.yml``, and of the pages; writes the stamps that they name."""
     books = notebooks(root)
     environment = stamp_environment(root)
-    lines = [_line("NOTEBOOKS :=", books), _line("PAGES :=", (stamp(root, path) for path in pages(root)))]
+    lines = [
+        _line("NOTEBOOKS :=", longest_first(books)),
+        _line("PAGES :=", (stamp(root, path) for path in pages(root))),
+    ]
     for path in books:
         stamps = [stamp(root, needed) for needed in needs(path, root)]
         lines.append(_line(f"$(EXECUTED)/{path}:", [*stamps, environment]))

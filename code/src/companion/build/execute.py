@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import logging
 import os
 import re
 import shutil
@@ -133,6 +134,7 @@ def _papermill(
 
     seconds = patience()
     papermill_translators.register("python", Literals)
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it reads parameter lines more narrowly than `convert`
     shutil.copyfile(source, failed)
     try:
         papermill.execute_notebook(

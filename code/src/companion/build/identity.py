@@ -10,6 +10,7 @@ import html
 import math
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ from sphinx.util.docutils import SphinxRole
 from sphinx.util.typing import ExtensionMetadata
 
 from companion.build import commit
-from companion.build.paths import ROOT
+from companion.build.paths import EXECUTED, ROOT
 from companion.build.toc import markdown
+from companion.chapter.card import SIZE
 
 REPOSITORY, SITE = "COMPANION_REPOSITORY", "COMPANION_SITE"
 CARD = "_static/card.png"
+FRONT = EXECUTED / "book" / "index.card.png"  # what the front page's notebook leaves
 PACE = 180  # words a minute, formulas among them
 LONGEST = 200  # characters of a description
 # Scripts of the theme that these pages do not use: Thebe, and icons as a script, which the theme also has as a font.
@@ -89,7 +92,10 @@ def describe(app: Sphinx, page: str, template: str, context: dict[str, Any], doc
     title = html.escape(re.sub(r"<[^>]+>", "", context.get("title", "")))
     tags = {"og:type": "article", "og:site_name": app.config.html_title, "og:title": title, "og:description": words}
     if site := os.environ.get(SITE, "").rstrip("/"):
-        tags |= {"og:url": f"{site}/{page}.html", "og:image": f"{site}/{CARD}"}
+        tags["og:url"] = f"{site}/{page}.html"
+        if FRONT.exists():
+            width, height = map(str, SIZE)
+            tags |= {"og:image": f"{site}/{CARD}", "og:image:width": width, "og:image:height": height}
     lines = [f'<meta property="{name}" content="{value}" />' for name, value in tags.items() if value]
     if words:
         lines.insert(0, f'<meta name="description" content="{words}" />')
@@ -104,7 +110,7 @@ def description(doctree: nodes.document) -> str:
 
 
 def lighten(app: Sphinx, error: Exception | None) -> None:
-    """Take scripts that are not used off every page (build-finished)."""
+    """Take scripts that are not used off every page, and away what a reader does not need (build-finished)."""
     if error or app.builder.format != "html":
         return
     for path in Path(app.outdir).rglob("*.html"):
@@ -112,6 +118,13 @@ def lighten(app: Sphinx, error: Exception | None) -> None:
         path.write_text(UNUSED.sub("", text), encoding="utf-8")
     for name in ("scripts/fontawesome.js", "scripts/fontawesome.js.map", "sphinx-thebe.js", "sphinx-thebe.css"):
         (Path(app.outdir) / "_static" / name).unlink(missing_ok=True)
+    (Path(app.outdir) / ".buildinfo").unlink(missing_ok=True)  # for Sphinx's cache, and different in each folder
+
+
+def copy_card(app: Sphinx, error: Exception | None) -> None:
+    """Put the picture of the cards beside the pages, where these have an address (build-finished)."""
+    if not error and app.builder.format == "html" and os.environ.get(SITE) and FRONT.exists():
+        shutil.copyfile(FRONT, Path(app.outdir) / CARD)
 
 
 class Version(SphinxRole):
@@ -151,5 +164,6 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_role("minutes", Minutes())
     app.connect("config-inited", configure)
     app.connect("html-page-context", describe)
+    app.connect("build-finished", copy_card)
     app.connect("build-finished", lighten, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

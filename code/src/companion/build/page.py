@@ -19,6 +19,8 @@ from companion.build.paths import BOOK, HTML, ROOT, RUNS
 from companion.build.toc import title
 
 LINK = re.compile(r"\[\]\(([\w./-]+)\.(ipynb|md)\)")
+# The command `jupyter-book`, started so that `companion.build` comes first.
+JUPYTER_BOOK = [sys.executable, "-c", "import companion.build, jupyter_book.cli.main as book; book.main()"]
 PARTS = ("_static", "_images", "_sphinx_design_static")
 NOTE = """
 ```{note}
@@ -51,8 +53,9 @@ def render_page(notebook: Path, chapter: Path, runs: Path = RUNS) -> Path:
         config["sphinx"]["config"]["companion_outside"] = Path(os.path.relpath(HTML, target.parent)).as_posix()
         (source / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True))
         options = ["--config", str(source / "_config.yml"), "--path-output", str(built)]
-        command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(source), *options]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = subprocess.run(
+            [*JUPYTER_BOOK, "build", str(source), *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         pages = built / "_build" / "html"
         if not (pages / f"{name}.html").exists():
             raise RuntimeError(f"no page could be made of {name}:\n{done.stdout[-2000:]}")

@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 from companion.build.check_site import check
-from companion.build.claims_table import DuplicateClaim, collect, summary, write
+from companion.build.claims_table import DuplicateClaim, LooseBound, collect, explained, summary, write
+from companion.build.page import JUPYTER_BOOK
 from companion.build.paths import BUILD, HTML, ROOT, relative
 from companion.build.stopping import end_with_the_build
 from companion.build.toc import documents
@@ -29,7 +30,7 @@ def build() -> Path:
     """Run Jupyter Book with warnings as errors; returns the folder of the pages."""
     shutil.rmtree(WORK, ignore_errors=True)
     options = ["--path-output", str(WORK), "-W", "-n", "--keep-going"]
-    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT), *options]
+    command = [*JUPYTER_BOOK, "build", str(ROOT), *options]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     (BUILD / "render.log").write_text(done.stdout)
     if done.returncode:
@@ -59,12 +60,13 @@ def main() -> int:
     start = time.perf_counter()
     try:
         rows = collect()
+        explained(rows)
         write(rows)
         pages = build()
         problems = check(pages)
         if problems:
             raise RenderFailed("The built pages have problems:\n" + "\n".join(map(str, problems)))
-    except (RenderFailed, DuplicateClaim, OSError) as problem:
+    except (RenderFailed, DuplicateClaim, LooseBound, OSError) as problem:
         print(f"\nFAILED rendering\n{problem}\nThe last good pages are untouched.\n", file=sys.stderr)
         return 1
     swap(pages)

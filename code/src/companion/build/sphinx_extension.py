@@ -8,6 +8,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,21 @@ from sphinx.errors import ExtensionError
 from sphinx.util.fileutil import copy_asset
 from sphinx.util.typing import ExtensionMetadata
 
-from companion.build import api, bibliography, claims_view, commit, identity, related_papers
+from companion.build import (
+    api,
+    bibliography,
+    claims_view,
+    commit,
+    gallery,
+    identity,
+    launch,
+    numbers,
+    related_papers,
+    search,
+    semantics,
+    sphinx_jobs,
+    terms,
+)
 from companion.build.paths import EXECUTED, ROOT
 from companion.chapter.claims import MIME
 
@@ -63,13 +78,14 @@ def add_provenance(app: Sphinx, doctree: nodes.document) -> None:
         if name:
             line = nodes.raw("", _provenance(docname, name, cells[name]), format="html")
             figure += nodes.legend("", line)
+            figure["opens"] = f"{'../' * docname.count('/')}figures/{name}.svg"
 
 
 def _provenance(docname: str, name: str, cell: int) -> str:
     up = "../" * docname.count("/")
     stem = f"{up}figures/{html.escape(name)}"
-    where, now = identity.repository(), commit.current()
-    version = html.escape(commit.shown())
+    where, now, shown = _version()
+    version = html.escape(shown)
     if where and now != commit.UNCOMMITTED:
         version = f'<a href="{html.escape(where)}/blob/{now}/{docname}.ipynb">{version}</a>'
     return (
@@ -77,6 +93,12 @@ def _provenance(docname: str, name: str, cell: int) -> str:
         f'<a href="{stem}.svg" download>SVG</a> · <a href="{stem}.pdf" download>PDF</a> · '
         f"<span>{version}</span></p>"
     )
+
+
+@cache
+def _version() -> tuple[str | None, str, str]:
+    """The repository and the commit, asked of git once."""
+    return identity.repository(), commit.current(), commit.shown()
 
 
 def figure_cells(notebook: dict[str, Any]) -> Iterator[tuple[int, str]]:
@@ -140,8 +162,15 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     claims_view.setup(app)
     related_papers.setup(app)
     identity.setup(app)
+    launch.setup(app)
     bibliography.setup(app)
     api.setup(app)
+    numbers.setup(app)
+    search.setup(app)
+    sphinx_jobs.setup(app)
+    semantics.setup(app)
+    gallery.setup(app)
+    terms.setup(app)
     app.connect("source-read", read_executed)
     app.connect("doctree-read", add_provenance)
     for finish in (write_figures, copy_mathjax, copy_claims):

@@ -38,7 +38,9 @@ STATUSES = {
     "measured": "an observation without a proof",
     "conjectured": "an estimate or a conjecture, compared with measurements",
 }
+BOUNDS = ("at most", "at least")
 MIME = "application/vnd.companion.claim+json"
+NUMBERS = ("predicted", "measured", "tolerance")
 TINY = 1e-300
 # With COMPANION_CLAIMS=must-hold, as the book's build sets it, a claim that does not hold raises; elsewhere it is shown.
 VARIABLE, MUST_HOLD = "COMPANION_CLAIMS", "must-hold"
@@ -66,7 +68,7 @@ class ClaimDoesNotHold(AssertionError):
 
 
 class ClaimIsMalformed(ValueError):
-    """A claim cannot be judged or placed: an unknown word, a missing field, or a number that is not finite."""
+    """A claim cannot be placed: an unknown word or a missing field; in the book's build, a number that is not finite."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class Claim:
     kind: str = ""
     status: str = ""
     confirms: bool = True
+    unit: str = ""
+    loose: str | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", self.id):
@@ -99,7 +103,7 @@ class Claim:
         self._is_one_of("kind", KINDS)
         self._is_one_of("status", STATUSES)
         self._is_supported()
-        for name in ("predicted", "measured", "tolerance"):
+        for name in NUMBERS if os.environ.get(VARIABLE) == MUST_HOLD else ():
             if not math.isfinite(getattr(self, name)):
                 raise ClaimIsMalformed(f"claim {self.id!r}: {name} is {getattr(self, name)}, not a finite number")
         if self.tolerance < 0:
@@ -120,12 +124,23 @@ class Claim:
             raise ClaimIsMalformed(f"claim {self.id!r}: a neighbour's claim needs a citation, a key of references.bib")
         if not self.confirms and self.source == "companion":
             raise ClaimIsMalformed(f"claim {self.id!r}: only a statement from elsewhere can be found not to hold")
+        if self.loose is not None and self.relation not in BOUNDS:
+            raise ClaimIsMalformed(f"claim {self.id!r}: only a bound ({', '.join(BOUNDS)}) can be loose")
+        if self.loose is not None and not self.loose.strip():
+            raise ClaimIsMalformed(f"claim {self.id!r}: loose must say why the bound cannot be tighter")
         if self.status == "proved" and not (self.theorem or self.citation):
             raise ClaimIsMalformed(f"claim {self.id!r}: what is proved needs a theorem or a citation")
 
     @property
-    def holds(self) -> bool:
-        """Whether the measurement agrees with the prediction within the tolerance."""
+    def is_judged(self) -> bool:
+        """Whether there are numbers to compare; with other parameters there may be too few points for one."""
+        return all(math.isfinite(getattr(self, name)) for name in NUMBERS)
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the measurement agrees with the prediction within the tolerance; None when it cannot be judged."""
+        if not self.is_judged:
+            return None
         return bool(RELATIONS[self.relation](self.measured, self.predicted, self.tolerance))
 
     def number(self, value: float, zeros: str = "") -> str:
@@ -139,11 +154,15 @@ class Claim:
         return text(value, f"{zeros}.{min(max(digits, 3), 10)}g")
 
     def found(self) -> str:
-        """The measurement, with the zeros that the tolerance makes significant."""
-        return self.number(self.measured, "#" if self.tolerance and self.relation in {"close", "absolute"} else "")
+        """The measurement with its unit, and with the zeros that the tolerance makes significant."""
+        zeros = "#" if self.tolerance and self.relation in {"close", "absolute"} else ""
+        return f"{self.number(self.measured, zeros)} {self.unit}".rstrip()
 
     def expectation(self) -> str:
-        """The prediction with its tolerance, as a reader reads it."""
+        """The prediction with its tolerance and unit, as a reader reads it."""
+        return f"{self._expectation()} {self.unit}".rstrip()
+
+    def _expectation(self) -> str:
         number, slack = self.number(self.predicted), text(self.tolerance)
         if self.relation in ("close", "absolute") and not self.tolerance:
             return f"exactly {number}"
@@ -160,9 +179,14 @@ class Claim:
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, with the verdict and what a reader reads, as ``claims.json`` has them."""
+        if not self.is_judged:  # JSON has no NaN
+            unknown = {name: None for name in NUMBERS if not math.isfinite(getattr(self, name))}
+            return asdict(self) | unknown | {"holds": None, "expectation": "not judged with these values", "found": "–"}
         return asdict(self) | {"holds": self.holds, "expectation": self.expectation(), "found": self.found()}
 
     def __str__(self) -> str:
+        if not self.is_judged:
+            return f"– {self.id}: {self.statement}; not judged with these values"
         sign = "✓" if self.holds else "✗ DOES NOT HOLD:"
         return f"{sign} {self.id}: {self.statement}; predicted {self.expectation()}, measured {self.found()}"
 
@@ -184,6 +208,8 @@ def claim(
     kind: str = "",
     status: str = "",
     confirms: bool = True,
+    unit: str = "",
+    loose: str | None = None,
 ) -> None:
     """Check a statement, show the result on the page, and fail the book's build when it does not hold.
 
@@ -218,6 +244,10 @@ def claim(
         By default ``proved`` when a theorem is named, else ``measured``.
     confirms : bool
         False where the claim, by holding, shows that a statement of its source was not found here.
+    unit : str, optional
+        Shown after both numbers, such as ``steps``. Without one they are shares, ratios or errors, as the statement says.
+    loose : str, optional
+        Why a bound lies farther from what is measured than a factor of three. The book's build asks for it then.
 
     Raises
     ------
@@ -244,7 +274,9 @@ def claim(
         kind=kind,
         status=status,
         confirms=confirms,
+        unit=unit,
+        loose=loose,
     )
     display({"text/plain": str(result), MIME: result.as_dict()}, raw=True)
-    if not result.holds and os.environ.get(VARIABLE) == MUST_HOLD:
+    if result.holds is False and os.environ.get(VARIABLE) == MUST_HOLD:
         raise ClaimDoesNotHold(result)

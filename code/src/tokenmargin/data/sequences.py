@@ -175,8 +175,12 @@ def numbers(name: str, value: ArrayLike, axes: tuple[int, ...], shape: str) -> A
     Text, dates, objects and complex numbers are refused, not converted. What a longer float holds beyond float64 is infinite.
     """
     array = _plain(name, value, f"real numbers of shape {shape}")
-    require(array.dtype.kind in "fiub", f"{name} has type {array.dtype}; give real numbers, such as float64.")
-    require(array.ndim in axes, f"{name} has {array.ndim} axes, shape {array.shape}; reshape it to {shape}.")
+    if array.dtype.kind not in "fiub":
+        raise InvalidProblemError(f"{name} has type {array.dtype}; give real numbers, such as float64.")
+    if array.ndim not in axes:
+        raise InvalidProblemError(f"{name} has {array.ndim} axes, shape {array.shape}; reshape it to {shape}.")
+    if array.dtype == float:
+        return array.copy(order="K")
     with np.errstate(over="ignore"):
         return array.astype(float)
 
@@ -193,8 +197,9 @@ def _plain(name: str, value: ArrayLike, of: str) -> Array:
 
 def finite(name: str, array: Array, advice: str = "clean or mask the data") -> Array:
     """The array, once it holds neither NaN nor infinity."""
-    bad = np.argwhere(~np.isfinite(array))
-    if len(bad):
+    held = np.isfinite(array)
+    if not held.all():
+        bad = np.argwhere(~held)
         where = tuple(int(j) for j in bad[0])
         raise InvalidProblemError(
             f"{name} holds {len(bad)} NaN or infinite value(s), the first at index {where}: {advice}."
@@ -239,7 +244,8 @@ def _values(values: ArrayLike, mask: Array) -> Array:
 
 def _labels(name: str, labels: ArrayLike, n: int) -> Array:
     array = _plain(name, labels, "-1 and +1")
-    require(array.dtype.kind in "fiub", f"{name} has type {array.dtype}; give -1 and +1.")
+    if array.dtype.kind not in "fiub":
+        raise InvalidProblemError(f"{name} has type {array.dtype}; give -1 and +1.")
     y = finite(name, numbers(name, array, (1,), SHAPES["labels"]), "give each sequence the label -1 or +1")
     require(y.shape == (n,), f"{name} has shape {y.shape}; give one label for each of the {n} sequences, shape ({n},).")
     wrong = np.flatnonzero(np.abs(y) != 1.0)

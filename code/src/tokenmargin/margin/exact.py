@@ -172,7 +172,9 @@ def _integers(vector: Array) -> tuple[Integers, int]:
     mantissa, exponent = np.frexp(vector)
     exponent = exponent.astype(int) - 53
     least = int(exponent[mantissa != 0.0].min()) if mantissa.any() else 0
-    return [int(m) << max(int(e) - least, 0) for m, e in zip(np.ldexp(mantissa, 53), exponent, strict=True)], least
+    shifts = np.maximum(exponent - least, 0).tolist()
+    whole = np.ldexp(mantissa, 53).astype(np.int64).tolist()
+    return [m << shift for m, shift in zip(whole, shifts, strict=True)], least
 
 
 def _normal_matrix(rows: _Rows, chosen: list[int]) -> flint.fmpz_mat:

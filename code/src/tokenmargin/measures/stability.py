@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike
 
 from ..data.problem import TokenProblem
+from ..errors import TokenMarginError
 from ..margin.token_svm import TokenSVM
 from ..model.losses import Loss
 from ..training.forms import rule_code
-from ..training.kernels import CANCELS, COARSE_SLOPES, TAKEN, Rule, advance_gram, layout_of
+from ..training.kernels import CANCELS, COARSE_SLOPES, TAKEN, advance_gram, layout_of
 from ..training.rules import NormalizedGD, Step, coarse_slopes, lost_gradient, lost_step, unbounded_step
 from ..training.train import train
 from ..training.trajectory import Trajectory
 from ..types import Array
 from .geometry import gram_norm, root_of_form
+
+AT_ONCE = 2000  # steps of an orbit that are held
 
 
 def settle(problem: TokenProblem, eta: float, steps: int = 5000, *, loss: Loss = "logistic") -> Array:
@@ -126,35 +129,32 @@ def orbit(
         )
     layout = layout_of(problem, loss)
     rule = rule._replace(reach=float(gram_norm(gram, C)))
-    path, why, failed, log_step = advance_gram(gram, mu0, C, mu, 0, skip, rule, layout)
-    if why == TAKEN:
-        rule = rule._replace(reach=rule.reach + path)
-        forms, scales, why, failed, log_step = _squares(gram, mu0, C, mu, skip, keep, svm.duals, rule, layout)
-    if why == TAKEN:
-        return root_of_form(forms, scales, len(gram))
-    if why == CANCELS:
-        raise lost_gradient(failed)
-    if why == COARSE_SLOPES:
-        raise coarse_slopes(failed, log_step)
-    if log_step <= math.log(layout.largest_step):
-        raise lost_step(failed, math.exp(log_step), float(gram_norm(gram, C)), step)
-    raise unbounded_step(failed, log_step, step=step)
-
-
-@njit(cache=True)
-def _squares(gram, mu0, C, mu, skip, keep, duals, rule, layout):
-    """||W - c What||_F^2 after each of `keep` steps, from W = sum C_k V_k and its margins mu, and the absolute sum of its
-    terms; with what `advance_gram` returns."""
-    code, a, b, reach = rule
-    v = gram @ duals
-    forms, scales = np.empty(keep), np.empty(keep)
-    for j in range(keep):
-        t = skip + j
-        path, why, failed, log_step = advance_gram(gram, mu0, C, mu, t, t + 1, Rule(code, a, b, reach), layout)
+    sizes = [np.empty(0)]
+    for first, last in pairwise([0, *range(skip, skip + keep, AT_ONCE), skip + keep]):
+        kept = np.empty((last - first if last > skip else 0, 2, len(gram)))
+        path, why, failed, log_step = advance_gram(gram, mu0, C, mu, first, last, rule, layout, kept)
         if why != TAKEN:
-            return forms, scales, why, failed, log_step
-        reach += path
-        along = (C @ v) / (duals @ v)
-        forms[j] = (C - along * duals) @ (mu - along * v)
-        scales[j] = (np.abs(C) + abs(along) * duals) @ (np.abs(mu) + abs(along) * v)
-    return forms, scales, TAKEN, -1, 0.0
+            raise _refused(why, failed, log_step, step, layout.largest_step, float(gram_norm(gram, C)))
+        rule = rule._replace(reach=rule.reach + path)
+        sizes.append(_off_ray(kept[:, 0], kept[:, 1], svm.duals, gram @ svm.duals))
+    return np.concatenate(sizes)
+
+
+def _off_ray(C: Array, mu: Array, duals: Array, v: Array) -> Array:
+    """||W - c What||_F, shape (K,), of W = sum C_k V_k with margins mu, both (K, N); v are the margins of sum_k duals_k V_k."""
+    along = (C @ v) / (duals @ v)
+    ray, its_margins = np.outer(along, duals), np.outer(along, v)
+    form = np.einsum("kn,kn->k", C - ray, mu - its_margins)
+    scale = np.einsum("kn,kn->k", np.abs(C) + np.abs(ray), np.abs(mu) + np.abs(its_margins))
+    return root_of_form(form, scale, len(v))
+
+
+def _refused(why: int, t: int, log_step: float, step: Step, largest: float, norm: float) -> TokenMarginError:
+    """The error for a step that the kernel did not take."""
+    if why == CANCELS:
+        return lost_gradient(t)
+    if why == COARSE_SLOPES:
+        return coarse_slopes(t, log_step)
+    if log_step <= math.log(largest):
+        return lost_step(t, math.exp(log_step), norm, step)
+    return unbounded_step(t, log_step, step=step)

@@ -6,10 +6,10 @@ import math
 from typing import Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
+from ..compilation import compiled
 from ..types import Array
 
 Loss = Literal["logistic", "exponential"]
@@ -27,19 +27,19 @@ def negative_slope(m: ArrayLike, loss: Loss = "logistic") -> Array:
     return expit(-m) if known_loss(loss) == "logistic" else np.exp(-m)
 
 
-def known_loss(loss: str) -> str:
+def known_loss(loss: Loss) -> Loss:
     if loss not in ("logistic", "exponential"):
         raise ValueError(f"loss is {loss!r}; it must be 'logistic' or 'exponential'.")
     return loss
 
 
-@njit(cache=True)
+@compiled
 def softplus(m):
     """log(1 + e^m), which is -log of the logistic loss's slope, at any m."""
     return m + math.log1p(math.exp(-m)) if m > 0.0 else math.log1p(math.exp(m))
 
 
-@njit(cache=True)
+@compiled
 def log_share_lost(delta, log_delta):
     """log(1 - e^-delta) for delta >= 0, given with its logarithm: delta itself may underflow."""
     if delta > 30.0:
@@ -47,7 +47,7 @@ def log_share_lost(delta, log_delta):
     return math.log(-math.expm1(-delta)) if delta > 1e-17 else log_delta
 
 
-@njit(cache=True)
+@compiled
 def log_loss_gap_of(delta, log_delta, gamma, exponential):
     """log(l(gamma - delta) - l(gamma)) for delta >= 0, given with its logarithm: delta itself may underflow.
 
@@ -61,7 +61,7 @@ def log_loss_gap_of(delta, log_delta, gamma, exponential):
     return y if y < -37.0 else math.log(softplus(y))
 
 
-@njit(cache=True)
+@compiled
 def relative_log_loss_gap(delta, log_delta, gamma, log_slope, ref, exponential):
     """log(l(gamma - delta) - l(gamma)) - ref, where log(-l') = log_slope + ref where -l' is an exponential (ref < -37).
 
@@ -74,7 +74,7 @@ def relative_log_loss_gap(delta, log_delta, gamma, log_slope, ref, exponential):
     return log_loss_gap_of(delta, log_delta, gamma, exponential) - ref
 
 
-@njit(cache=True)
+@compiled
 def log_mean(logs):
     """log of the mean of numbers given by their logarithms."""
     top = logs.max()

@@ -200,6 +200,7 @@ def mean_square(A: Array, y: Array, x: Array, rule: Rule, epochs: int) -> Array:
         step[:, :s, s : 2 * s] = eta * (Hb - H)
     else:
         step[:, :s, -1] = -eta * forces
+    right = step.swapaxes(1, 2).reshape(-1, 2 * s + 1) / m  # so that the sum over blocks is one product
     e = x - best
     z = np.concatenate([e, e, [1.0]])
     Z, kept = np.outer(z, z), [float(e @ e)]
@@ -208,7 +209,7 @@ def mean_square(A: Array, y: Array, x: Array, rule: Rule, epochs: int) -> Array:
     for _ in range(epochs):
         Z = again @ Z @ again.T
         for _ in range(m):
-            Z = np.einsum("kij,kjl->il", step @ Z, step.swapaxes(1, 2)) / m
+            Z = (step @ Z).swapaxes(0, 1).reshape(2 * s + 1, -1) @ right
         kept.append(float(np.trace(Z[:s, :s])))
     return np.array(kept)
 

@@ -16,7 +16,7 @@ from scipy.special import expit, log_softmax
 from ..data.constraints import Constraints
 from ..errors import InfeasibleSVMError, SolverError
 from ..margin.certificate import worst
-from ..margin.token_svm import is_separable
+from ..margin.token_svm import is_separable, solve_constraints
 from ..types import Array
 
 Norm = Literal["fro", "nuc"]
@@ -64,6 +64,41 @@ def solve_norm_svm(V: Array, norm: Norm, equal: Array | None = None, tolerance: 
     SolverError
         If the certificate exceeds `tolerance`.
     """
+    if norm == "fro" and equal is None:
+        return _frobenius(V, tolerance)
+    left, right = _basis(V, equal, 1), _basis(V, equal, 2)  # a part of W across these serves no constraint
+    core, duals, multipliers = _solve_small(left.T @ V @ right, norm, None if equal is None else left.T @ equal @ right)
+    W, combined = left @ core @ right.T, np.tensordot(duals, V, 1)
+    if equal is not None:  # cvxpy's Lagrangian adds nu (E w), so the sign is the opposite of lambda's
+        combined = combined - np.tensordot(multipliers, equal, 1)
+    value = float(np.linalg.norm(W, norm))
+    primal = 1.0 - np.tensordot(V, W, 2).min()
+    dual = worst(float(np.linalg.norm(combined, DUAL_ORDER[norm])) - 1.0, -duals.min())
+    svm = NormSVM(W, value, duals, (primal, dual, abs(value - duals.sum()) / value))
+    if not svm.certificate() <= tolerance:
+        raise SolverError(
+            f"the {norm} SVM's certificate is {svm.certificate():.1e} > {tolerance:.1e}: rescale the tokens."
+        )
+    return svm
+
+
+def _frobenius(V: Array, tolerance: float) -> NormSVM:
+    """The token SVM of the entries: its duals are ||W|| times those of argmin ||W||, whose sum is ||W||."""
+    svm = solve_constraints(Constraints.of_vectors(V.reshape(len(V), -1)), tolerance=tolerance)
+    residuals = (svm.primal_residual(), svm.dual_residual(), svm.gap())
+    return NormSVM(svm.W.reshape(V.shape[1:]), svm.norm, svm.duals / svm.norm, residuals)
+
+
+def _basis(V: Array, equal: Array | None, axis: int) -> Array:
+    """Orthonormal columns that span the columns (axis 1) or rows (axis 2) of all V_k and E_j, shape (d, rank)."""
+    matrices = V if equal is None else np.concatenate([V, equal])
+    vectors = np.moveaxis(matrices, axis, 0).reshape(V.shape[axis], -1)
+    U, sizes, _ = np.linalg.svd(vectors, full_matrices=False)
+    return U[:, sizes > sizes[0] * max(vectors.shape) * np.finfo(float).eps]
+
+
+def _solve_small(V: Array, norm: Norm, equal: Array | None) -> tuple[Array, Array, Array]:
+    """W, the duals of <V_k, W> >= 1, and those of <E_j, W> = 0, by Clarabel."""
     import cvxpy as cp
 
     W = cp.Variable(V.shape[1:])
@@ -73,7 +108,7 @@ def solve_norm_svm(V: Array, norm: Norm, equal: Array | None = None, tolerance: 
         bounds.append(equal.reshape(len(equal), -1) @ flat == 0)
     program = cp.Problem(cp.Minimize(cp.normNuc(W) if norm == "nuc" else cp.norm(W, "fro")), bounds)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # "may be inaccurate": the certificate below decides
+        warnings.simplefilter("ignore", UserWarning)  # "may be inaccurate": the certificate decides
         program.solve(solver=cp.CLARABEL, tol_gap_abs=1e-9, tol_gap_rel=1e-9, tol_feas=1e-9)
     if program.status.startswith("infeasible"):
         weights = np.asarray(bounds[0].dual_value) if bounds[0].dual_value is not None else np.full(len(V), np.nan)
@@ -82,19 +117,8 @@ def solve_norm_svm(V: Array, norm: Norm, equal: Array | None = None, tolerance: 
         )
     if W.value is None:
         raise SolverError(f"the {norm} SVM stopped with status {program.status!r}: rescale the tokens.")
-    duals = np.asarray(bounds[0].dual_value)
-    combined = np.tensordot(duals, V, 1)
-    if equal is not None:  # cvxpy's Lagrangian adds nu (E w), so the sign is the opposite of lambda's
-        combined = combined - np.tensordot(np.asarray(bounds[1].dual_value), equal, 1)
-    value = float(np.linalg.norm(np.asarray(W.value), norm))
-    primal = 1.0 - np.tensordot(V, W.value, 2).min()
-    dual = worst(float(np.linalg.norm(combined, DUAL_ORDER[norm])) - 1.0, -duals.min())
-    svm = NormSVM(W.value, value, duals, (primal, dual, abs(value - duals.sum()) / value))
-    if not svm.certificate() <= tolerance:
-        raise SolverError(
-            f"the {norm} SVM's certificate is {svm.certificate():.1e} > {tolerance:.1e}: rescale the tokens."
-        )
-    return svm
+    multipliers = np.asarray(bounds[1].dual_value) if len(bounds) > 1 else np.zeros(0)
+    return W.value, np.asarray(bounds[0].dual_value), multipliers
 
 
 def token_constraints(X: Array, z: Array, selection: Array) -> Constraints:

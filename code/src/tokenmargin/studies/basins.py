@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Literal, get_args
 
 import numpy as np
 from scipy.integrate import quad
-from scipy.stats import norm as normal
+from scipy.special import ndtr
 
 from ..data.problem import TokenProblem
 from ..data.synthetic import Scores, gaussian, orthogonal, signal_plus_noise
@@ -15,6 +16,7 @@ from ..margin.token_svm import TokenSVM, is_separable, solve_token_svm
 from ..measures.trajectory import direction_error, residual_norm
 from ..model.weights import entry_slack
 from ..theory.residual import e_inf
+from ..training.ends import end_margins
 from ..training.joint import train_joint
 from ..training.rules import NormalizedGD, Step
 from ..training.starts import random_start
@@ -47,14 +49,18 @@ def outcome(
         "infeasible" if no W separates the optimal tokens, so that no run could have reached them.
     trajectory : Trajectory
     """
-    steps = int(np.ceil(length / eta))
-    record = np.round(np.linspace(0, steps, 21)).astype(int)
+    record = looks(length, eta)
     trajectory = train(
-        problem, NormalizedGD(eta), steps, W0, record=record, form="gram", stop=lambda mu: mu.min() > decided
+        problem, NormalizedGD(eta), record[-1], W0, record=record, form="gram", stop=lambda mu: mu.min() > decided
     )
     if trajectory.margins[-1].min() > 0.0:
         return "optimal", trajectory
     return "other" if is_separable(problem) else "infeasible", trajectory
+
+
+def looks(length: float, eta: float) -> Array:
+    """The times at which a run of this path length is looked at: twenty, evenly spaced, after the start."""
+    return np.round(np.linspace(0, int(np.ceil(length / eta)), 21)).astype(int)
 
 
 def selected_share(
@@ -70,13 +76,32 @@ def selected_share(
     dict
         Counts "optimal", "other", "infeasible"; they add up to `runs`.
     """
-    counts = {"optimal": 0, "other": 0, "infeasible": 0}
+    counts = selected_shares(n, T, d, scores, (norm,), seed, runs, patience)
+    return {fate: int(counts[fate][0]) for fate in get_args(Outcome)}
+
+
+def selected_shares(
+    n: int, T: int, d: int, scores: Scores, norms: Sequence[float], seed: int, runs: int, patience: float = 1.0
+) -> dict[str, Array]:
+    """`selected_share` for several norms at once: each problem is made once, and its starts run in one compiled call.
+
+    Returns
+    -------
+    dict
+        "norm", and the counts "optimal", "other", "infeasible"; each of shape (len(norms),).
+    """
+    sizes, eta, decided = np.array(norms, dtype=float), 0.5, 12.0
+    times = np.array([looks(patience * max(200.0, 20.0 * norm), eta) for norm in sizes])
+    counts = {fate: np.zeros(len(sizes), dtype=int) for fate in get_args(Outcome)}
     for r in range(runs):
         seeds = np.random.SeedSequence([seed, d, r]).generate_state(2)
         problem = gaussian(n, T, d, seed=int(seeds[0]), scores=scores)
-        W0 = random_start(problem, norm, np.random.default_rng(seeds[1]))
-        counts[outcome(problem, W0, length=patience * max(200.0, 20.0 * norm))[0]] += 1
-    return counts
+        starts = random_start(problem, sizes[:, None, None], np.random.default_rng(seeds[1]))
+        arrived = end_margins(problem, NormalizedGD(eta), times, starts, decided=decided).min(axis=1) > 0.0
+        counts["optimal"] += arrived
+        if not arrived.all():
+            counts["other" if is_separable(problem) else "infeasible"] += ~arrived
+    return {"norm": sizes, **counts}
 
 
 def entered_start(problem: TokenProblem, svm: TokenSVM, norm: float, rng: np.random.Generator) -> Array:
@@ -92,6 +117,14 @@ def off_span(svm: TokenSVM, W: Array) -> float:
     c = svm.constraints
     coefficients = np.linalg.lstsq(c.gram, c.margins(W), rcond=1e-12)[0]
     return float(np.linalg.norm(W - c.combine(coefficients)))
+
+
+@lru_cache(maxsize=32)
+def _acute(n: int, T: int, seed: int) -> tuple[TokenProblem, TokenSVM, float]:
+    """An orthogonal problem in d = n T + 4, its token SVM, and e_inf: the same for all starts and rules."""
+    data = orthogonal(n, T, n * T + 4, seed=seed)
+    svm = solve_token_svm(data)
+    return data, svm, e_inf(data, svm)
 
 
 def arrival(
@@ -117,8 +150,7 @@ def arrival(
         "predicted", the limit sqrt(e_inf^2 + ||off-span part of W_0||^2) of e_t: the part of W_0 off the span of the
         constraints stays for ever, the rest follows the sharp-constant theorem.
     """
-    data = orthogonal(n, T, n * T + 4, seed=problem)
-    svm = solve_token_svm(data)
+    data, svm, limit = _acute(n, T, problem)
     W0 = kind(data, norm, np.random.default_rng([problem, start, int(100 * norm)]))
     trajectory = train(data, rule, steps, W0, record=[steps], form="gram")
     return {
@@ -126,7 +158,7 @@ def arrival(
         "error": direction_error(trajectory, svm)[-1],
         "residual": residual_norm(trajectory, svm)[-1],
         "size_of_W": trajectory.norms[-1],
-        "predicted": float(np.hypot(e_inf(data, svm), off_span(svm, W0))),
+        "predicted": float(np.hypot(limit, off_span(svm, W0))),
     }
 
 
@@ -144,7 +176,8 @@ def first_choice(ratio: float, T: int) -> float:
 
     At r = 0 it is chance, 1/T.
     """
-    return float(quad(lambda g: normal.pdf(g) * normal.cdf(ratio + g) ** (T - 1), -12.0, 12.0, epsabs=1e-10)[0])
+    share = quad(lambda g: np.exp(-0.5 * g * g) * ndtr(ratio + g) ** (T - 1), -12.0, 12.0, epsabs=1e-10)[0]
+    return float(share / np.sqrt(2.0 * np.pi))
 
 
 def on_signal(

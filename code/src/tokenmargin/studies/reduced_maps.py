@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike
 
+from ..compilation import compiled
 from ..types import Array
 
 
@@ -68,6 +68,14 @@ def random_map(rng: np.random.Generator, N: int, flattest: float = 0.02) -> Redu
     return ReducedMap(p, (basis * modes) @ basis.T / np.outer(root, root), float(10.0 ** rng.uniform(-2.0, 2.0)))
 
 
+def orthogonal_map(rng: np.random.Generator, N: int) -> ReducedMap:
+    """The map of N mutually orthogonal constraints with Dirichlet weights p_k = rho^2/||V_k||^2 and a random margin."""
+    p = np.maximum(rng.dirichlet(np.full(N, rng.choice([0.2, 0.5, 1.0, 3.0]))), 1e-5)
+    p /= p.sum()
+    margin = float(10.0 ** rng.uniform(-2.0, 2.0))
+    return ReducedMap(p, margin**2 * (np.diag(1.0 / p) - 1.0), margin)
+
+
 def random_point(rng: np.random.Generator, reduced: ReducedMap) -> Array:
     """u, shape (N,), at which the weights w are Dirichlet(0.3): often far from p."""
     w = rng.dirichlet(np.full(len(reduced.weights), 0.3))
@@ -75,7 +83,7 @@ def random_point(rng: np.random.Generator, reduced: ReducedMap) -> Array:
     return u - reduced.weights @ u
 
 
-@njit(cache=True)
+@compiled
 def _rest(p, C, rho, h, u, most, tolerance):
     for t in range(most + 1):
         w = p * np.exp(u.min() - u)

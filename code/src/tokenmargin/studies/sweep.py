@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from ..errors import TokenMarginError
 
 if TYPE_CHECKING:  # pandas, joblib and threadpoolctl load when a sweep runs: the extra "sweep"
     import pandas as pd
+    from threadpoolctl import ThreadpoolController
 
 Grid = Mapping[str, Sequence | Mapping[str, Any]]
 
@@ -131,12 +134,18 @@ def _points(grid: Grid) -> list[tuple[dict, dict]]:
     return points
 
 
+@lru_cache(maxsize=1)
+def _pools(modules: int) -> ThreadpoolController:
+    """The thread pools of this process: looking for them takes milliseconds, so they are looked for when modules are new."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
 def _attempt(call: Callable, labels: dict, arguments: dict) -> dict | Failure:
     """The call's result as a dict, or its failure as plain text, which any process can send back."""
-    from threadpoolctl import threadpool_limits
-
     try:
-        with threadpool_limits(1):
+        with _pools(len(sys.modules)).limit(limits=1):
             return dict(call(**arguments))
     except Exception as error:
         return Failure(labels, f"{type(error).__name__}: {error}", traceback.format_exc())

@@ -17,23 +17,25 @@ def adam_rate(rule: Adam, margin: float) -> float:
 
         f(r) = (1 - beta1)/(1 - beta1 e^r) * sqrt((1 - beta2 e^{2r})/(1 - beta2)),
 
-    so each entry of W moves by eta f(r) and the margins grow by margin * eta * f(r) a step, which must be r. The solution
-    lies below eta * margin for memory that matters little, and always below log(1/beta2)/2, where f vanishes.
+    so each entry of W moves by eta f(r) and the margins grow by margin * eta * f(r) a step, which must be r. For beta1 <= beta2
+    f falls from 1 at r = 0 to 0 at log(1/beta2)/2 (the logarithm of f has the derivative b/(1 - b) - c/(1 - c) with b = beta1 e^r
+    <= c = beta2 e^{2r}), so that there is one solution, below both eta * margin and log(1/beta2)/2. For beta2 < beta1 <
+    sqrt(beta2) there can be three.
 
     Parameters
     ----------
     rule : Adam
-        With beta1 < sqrt(beta2), 0 < beta2; eps is taken for zero.
+        With beta1 <= beta2, 0 < beta2; eps is taken for zero.
     margin : float
         The max-norm margin, `MaxNormSVM.margin`, > 0.
 
     Raises
     ------
     ValueError
-        If beta1 >= sqrt(beta2): the first moment's memory is longer than the second's.
+        If beta1 > beta2: the first moment's memory is longer than the second's, and the rate need not be unique.
     """
-    if not rule.beta1 < math.sqrt(rule.beta2):
-        raise ValueError(f"beta1 is {rule.beta1} and beta2 {rule.beta2}: the law needs beta1 < sqrt(beta2).")
+    if not rule.beta2 > 0.0 or rule.beta1 > rule.beta2:
+        raise ValueError(f"beta1 is {rule.beta1} and beta2 {rule.beta2}: the law needs beta1 <= beta2 and 0 < beta2.")
     require_positive("margin", margin)
     b1, log_b2 = rule.beta1, math.log(rule.beta2)
 

@@ -17,6 +17,10 @@ from ..model.weights import exponential, log_limit_weights, require_finite
 from ..types import Array
 
 DEPENDENT = 1e-10  # eigenvalues of the unit constraints' Gram matrix below this share of the largest count as zero
+ORTHOGONAL = 1e-12  # cosines below this count as zero
+SHARE = (
+    0.9598740261773917  # min over x > 0 of x/(2 sqrt(x + x coth x) - 2): r_1/2 of the theorem on orthogonal constraints
+)
 
 
 def active_gram(svm: TokenSVM) -> tuple[Array, Array, Array]:
@@ -170,6 +174,28 @@ def proved_step(svm: TokenSVM) -> float:
     unit = norms / norms.max()
     square = (unit[:, None] - unit) ** 2 + 2.0 * unit[:, None] * unit * (1.0 - gram)
     return float(8.0 * svm.margin / norms.max() / square.max() / norms.max())
+
+
+def orthogonal_step(svm: TokenSVM) -> float:
+    """r_1 ||W_mm||, r_1 = 1.9197...: constant steps up to it are proved to settle if the support vectors are mutually orthogonal.
+
+    In units of the edge h* it is `SHARE`, however many constraints there are (theorem on orthogonal constraints; `proved_step`,
+    which holds for any angles, is 2/N of the edge for N of equal length).
+
+    Raises
+    ------
+    AssumptionError
+        If two support vectors are not orthogonal, or a constraint of margin one has no weight in W_mm.
+    """
+    require_unique_duals(svm)
+    gram, _, _ = active_gram(svm)
+    worst = float(np.abs(gram - np.diag(np.diag(gram))).max())
+    if worst > ORTHOGONAL:
+        raise AssumptionError(
+            f"the largest cosine between two support vectors is {worst:.2g}: this step is proved for orthogonal ones only. Use "
+            "`proved_step`."
+        )
+    return 2.0 * SHARE * svm.norm
 
 
 def lambda_max(svm: TokenSVM) -> float:

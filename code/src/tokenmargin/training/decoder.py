@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..data.digits import digits
+from ..data.images import Query
+from ..data.mnist import mnist
 from ..data.problem import TokenProblem
 from ..data.sequences import Sequences
 from ..errors import TiedTokensError
@@ -38,17 +40,66 @@ def with_trained_decoder(sequences: Sequences, steps: int = 2000) -> TokenProble
 def digit_problem(
     classes: tuple[int, int] = (0, 1), n: int = 40, patches: int = 4, *, seed: int, joint_steps: int = 200
 ) -> TokenProblem:
-    """Two of the UCI digits (`data.digits.digits`), read by a decoder from a short joint run that is then fixed.
+    """Two of the UCI digits (`data.digits.digits`), read by a decoder from a short joint run (`image_problem`)."""
+    return image_problem(digits(classes, n, patches, seed=seed), joint_steps)
+
+
+def mnist_problem(
+    classes: tuple[int, int] = (0, 1),
+    n: int = 40,
+    patches: int = 16,
+    query: Query = "mean",
+    *,
+    seed: int,
+    readers: int = 40,
+    joint_steps: int = 200,
+) -> TokenProblem:
+    """Two of the digits of MNIST (`data.mnist.mnist`), read by a decoder from a short joint run on the first few of them.
 
     Parameters
     ----------
-    classes, n, patches, seed
-        See `data.digits.digits`.
+    classes, n, patches, query, seed
+        See `data.mnist.mnist`.
+    readers : int
+        The decoder is that of `image_problem` on the first `readers` of the images with the query "mean": its cost does not
+        grow with n, and an image has the same optimal token for every larger n and every query, so that constraints are
+        only ever added and the margin never rises with n.
+    joint_steps : int
+        See `image_problem`.
+
+    Raises
+    ------
+    ImageChoiceError
+        If there are no such images, patches or query.
+    TiedTokensError
+        If two tokens of an image score alike under the decoder.
+
+    Examples
+    --------
+    >>> from tokenmargin.training.decoder import mnist_problem
+    >>> mnist_problem((3, 8), 1000, seed=0)
+    TokenProblem(n=1000, T=16, d=65, Q=1)
+    """
+    few = image_problem(mnist(classes, min(n, readers), patches, seed=seed), joint_steps)
+    return _read(mnist(classes, n, patches, query, seed=seed), few.decoder)
+
+
+def image_problem(sequences: Sequences, joint_steps: int = 200) -> TokenProblem:
+    """The token problem of images, read by a decoder from a short joint run that is then fixed.
+
+    Parameters
+    ----------
+    sequences : Sequences
+        See `data.digits.digits`, `data.mnist.mnist`.
     joint_steps : int
         Steps of `train_joint` (constant length 0.1, logistic loss) from zero; the decoder is its u, scaled to norm one: that
         leaves the optimal tokens as they are and keeps the scores, hence the weights of the sequences, of order one.
+
+    Raises
+    ------
+    TiedTokensError
+        If two tokens of an image score alike under it.
     """
-    sequences = digits(classes, n, patches, seed=seed)
     u = trained_decoder(sequences, joint_steps, eta0=0.1, decay=0.0, loss="logistic")
     return _read(sequences, u / np.linalg.norm(u))
 

@@ -19,6 +19,7 @@ from .kernels import (
     HALF_ULP,
     NO_DIRECTION,
     NORMALIZED_GD,
+    NOTHING,
     POLYAK,
     RESOLVED,
     SLOPES_KNOWN,
@@ -170,8 +171,9 @@ class GramState(State):
         if rule is None:
             return super().advance(t0, t1)
         while t0 < t1:
+            rule = rule._replace(reach=self.reach)
             path, why, failed, log_step = advance_gram(
-                self.gram, self.mu0, self.coefficients, self.mu, t0, t1, rule._replace(reach=self.reach), self.layout
+                self.gram, self.mu0, self.coefficients, self.mu, t0, t1, rule, self.layout, NOTHING
             )
             self.path += path
             if why == TAKEN:

@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike
 
+from ..compilation import compiled
 from ..data.sequences import Sequences
 from ..errors import InvalidProblemError, LostStepError
 from ..model.losses import Loss, known_loss
@@ -170,7 +171,7 @@ def train_joint(
     state = [np.zeros(n * T) for _ in range(4)]  # C, b, logits, u'x
     walked, rows, paths = np.zeros(2), [], []
     for t0, t1 in zip([0, *times[:-1]], times, strict=True):
-        walked, why, t, size = _advance(  # type: ignore[call-arg]
+        walked, why, t, size = _advance(
             feature_gram, token_gram, y, there.reshape(-1), T, log_token, log_length, twin, flat, centred, z, *state, walked,
             t0, t1, eta0, decay, normalizer == "full", loss == "exponential",
         )  # fmt: skip
@@ -250,7 +251,7 @@ def _attend(first, last, there, logits, score, e):
     return k, b, scale, S, mixed / S, most
 
 
-@njit(cache=True)
+@compiled
 def _forces(y, there, T, logits, decoded, log_token, log_length, exponential, work, rows, r, f):
     """Fill r with e^-c_r times the weights of -grad_u, f with e^-c_f times those of -grad_W; return c_r, c_f and
     the error of the slopes relative to one another.
@@ -321,7 +322,7 @@ def _pull_u(first, last, k, there, logits, score, e, exponent, b, sign, log_toke
             r[j] = sign * e[j] * (same if score[j] == score[k] else other)
 
 
-@njit(cache=True)
+@compiled
 def _norms(r, f, pull_r, pull_f, log_token, log_length, T, flat, centred, z):
     """||sum r_j x_j|| and ||sum f_it x_it z_i'||, from their Gram matrices or, where these cancel, from the entries; -1 where
     rounding is all that is left."""
@@ -358,7 +359,7 @@ def _sizes(eta, c_r, c_f, norm_r, norm_f, full):
     return (eta * part_r / whole, eta * part_f / whole) if whole > 0.0 else (0.0, 0.0)
 
 
-@njit(cache=True)
+@compiled
 def _advance(
     feature_gram, token_gram, y, there, T, log_token, log_length, twin, flat, centred, z, C, b, logits, decoded, walked, t0, t1,
     eta0, decay, full, exponential,

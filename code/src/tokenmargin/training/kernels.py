@@ -32,6 +32,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from ..compilation import compiled
 from ..data.problem import TokenProblem
 from ..model.attention import query_weights
 from ..model.losses import Loss, log_mean, negative_slope, relative_log_loss_gap
@@ -48,12 +49,16 @@ SMALLEST_GAP = 1e-280  # of the loss, that is summed as it is
 REFRESH = 256  # steps between recomputations of the margins from the coefficients, so that rounding cannot drift
 RESOLVED = 1e12  # largest margin that a step may make, and largest ||W||/h: past it float64 leaves under four digits
 HALF_ULP = 2.0**-53  # a step shorter than this share of ||W|| leaves W as it is
+NOTHING = np.empty((0, 2, 0))  # for `advance_gram` to keep
 CANCELLED = 1e-8  # ||grad L||^2 beside the square of the sum of the forces that the Gram matrix still resolves
 NO_DIRECTION = 1e-10  # share of the sum of all forces below which ||grad L|| is rounding in its seventh figure
 SETTLED = 1e-17  # gamma_opt - m below which slopes are those of the optimal scores
 COARSE = 1e6  # gamma_opt - m up to which outputs, hence logarithms of slopes, are known to 1e-10
 SLOPES_KNOWN = 1e-9  # error of slopes, relative to the largest force, past which a step is refused
 TAKEN, TOO_LONG_OR_SHORT, CANCELS, COARSE_SLOPES = 0, 1, 2, 3  # what became of a step
+
+# For functions of a step that make no arrays: counting references to those that they are given costs half of a small step.
+leaf = njit(_nrt=False, forceinline=True)  # type: ignore[call-overload]
 
 
 class Layout(NamedTuple):
@@ -132,7 +137,7 @@ class Rule(NamedTuple):
 def layout_of(problem: TokenProblem, loss: Loss) -> Layout:
     """The layout of a problem's optimal-token constraints."""
     c = problem.constraints
-    i, q = np.nonzero(problem.query_mask)
+    i, q = map(np.ascontiguousarray, np.nonzero(problem.query_mask))  # of one type for the compiler, whatever n
     start = np.concatenate([[0], np.cumsum(problem.mask.sum(axis=1)[i] - 1)])
     scores = merged_scores(problem)
     best = scores[np.arange(problem.n), problem.optimal]
@@ -199,8 +204,11 @@ def log_lengths(problem: TokenProblem) -> Array:
     """log ||V_k||_F, shape (N,), of lengths that need not be representable themselves; -inf where V_k = 0."""
     c, x = problem.constraints, problem.tokens
     difference = np.empty((problem.n, problem.T))
-    for i, t in enumerate(problem.optimal):  # one sequence at a time: the differences are not held
-        difference[i] = log_norm(x[i, t] - x[i])
+    at_once = max(1, 4096 // x[0].size)  # sequences: the differences are not held
+    for i in range(0, problem.n, at_once):
+        some = x[i : i + at_once]
+        best = some[np.arange(len(some)), problem.optimal[i : i + at_once], None]
+        difference[i : i + at_once] = log_norm((best - some).reshape(-1, problem.d)).reshape(len(some), -1)
     query = log_norm(problem.queries.reshape(-1, problem.d))
     return difference[c.sequence, c.token] + query[c.sequence * problem.Q + c.query]
 
@@ -215,13 +223,13 @@ def log_norm(vectors: Array) -> Array:
         return np.log(largest) + np.log(np.maximum(np.linalg.norm(scaled, axis=1), 1.0))
 
 
-@njit(inline="always")
+@leaf
 def exp_or_zero(x):
     """e^x; where that underflows zero, which the library's exponential takes many times as long to say."""
     return math.exp(x) if x > LOWEST else 0.0
 
 
-@njit(inline="always")
+@leaf
 def least_margin(mu, first, last):
     """The least margin of a row and its constraint: negative where that token is attended to more than the optimal one."""
     least, at = np.inf, -1
@@ -231,7 +239,7 @@ def least_margin(mu, first, last):
     return least, at
 
 
-@njit(inline="always")
+@leaf
 def led_by_optimal(mu, share, first, last, least, scale, p):
     """Fill p with the bracket of p_k above, over S_r, in a plain row led by its optimal token; return e^-b_r D_r.
 
@@ -250,7 +258,7 @@ def led_by_optimal(mu, share, first, last, least, scale, p):
     return D
 
 
-@njit(inline="always")
+@leaf
 def led_by_wrong(mu, share, length, first, last, least, top, p):
     """The same in a plain row led by token `top`, not too far; e^b_r is the largest gap. Return D_r and the largest force."""
     lead, optimal = share[top], math.exp(least)
@@ -267,7 +275,7 @@ def led_by_wrong(mu, share, length, first, last, least, top, p):
     return D, force
 
 
-@njit(cache=True)
+@njit(_nrt=False)  # type: ignore[call-overload]
 def led_by_another(mu, score_gap, log_length, first, last, low, top, p):
     """Both for a row led by a wrong token, or in which some g_k are not positive: (b_r, log-force times length, e^-b_r D_r)."""
     lead = 0.0 if top < 0 else score_gap[top]
@@ -298,7 +306,7 @@ def led_by_another(mu, score_gap, log_length, first, last, low, top, p):
     return b, max(most, b + even), D
 
 
-@njit(inline="always")
+@leaf
 def slopes(gamma, short, exponential, log_slope, factor):
     """-l'(m_i) = factor_i e^(log_slope_i + ref), m_i = gamma_i - short_i; factor_i is in [1/2, 1]. Fill both, return ref.
 
@@ -319,7 +327,7 @@ def slopes(gamma, short, exponential, log_slope, factor):
     return -least if exponential or least > 0.0 else 0.0
 
 
-@njit(cache=True)
+@leaf
 def fill_weights(
     mu, start, sequence, weight, log_weight, plain, largest_gap, log_largest_gap, log_largest_length, score_gap, share, length,
     log_length, best, exponential, p, row, per, ref, settled,
@@ -366,7 +374,7 @@ def fill_weights(
     return scale_rows(start, sequence, log_weight, log_slope, factor, row, p), ref, largest, led
 
 
-@njit(inline="always")
+@leaf
 def scale_rows(start, sequence, log_weight, log_slope, factor, row, p):
     """Multiply the brackets of each row by what stands before them, relative to the largest force e^c; return c."""
     c = -np.inf
@@ -382,7 +390,7 @@ def scale_rows(start, sequence, log_weight, log_slope, factor, row, p):
     return c
 
 
-@njit(inline="always")
+@leaf
 def summed_gap(row, per, sequence, optimal_slope, offset, tame, exponential, c, ref, largest, led):
     """log(L - L*) - ref of what `fill_weights` left behind, summed as it is; nan where `log_gaps` are needed."""
     n, total = len(offset), 0.0
@@ -398,7 +406,7 @@ def summed_gap(row, per, sequence, optimal_slope, offset, tame, exponential, c, 
     return math.log(total / n) - ref if total > SMALLEST_GAP else np.nan
 
 
-@njit(cache=True)
+@compiled
 def relative_loss_gap(layout, row, per, c, ref, largest, led):
     """log(L - L*) - ref of what `fill_weights` left behind."""
     gap = summed_gap(
@@ -407,7 +415,7 @@ def relative_loss_gap(layout, row, per, c, ref, largest, led):
     return log_mean(log_gaps(layout, row, per, ref)) if math.isnan(gap) else gap
 
 
-@njit(cache=True)
+@compiled
 def log_gaps(layout, row, per, ref):
     """log(l(m_i) - l(gamma_i)) - ref of each sequence, shape (n,)."""
     n, short, offset, sequence = len(layout.offset), per[0], layout.offset, layout.sequence
@@ -427,7 +435,7 @@ def log_gaps(layout, row, per, ref):
     return logs
 
 
-@njit(cache=True)
+@compiled
 def weights_and_gap(mu, layout, p):
     """Fill p with e^-(c + ref) p_k; return c, ref, log(L - L*) - ref, and `slope_error` for gradient descent, for steps of
     prescribed length and for Polyak's."""
@@ -438,24 +446,21 @@ def weights_and_gap(mu, layout, p):
         layout.optimal_score, layout.exponential, p, row, per, 0.0, False,
     )  # fmt: skip
     gap = relative_loss_gap(layout, row, per, c, ref, largest, led)
-    errors = (0.0, 0.0, 0.0)
+    errors = np.zeros(3)
     if largest > COARSE:
-        errors = (
-            slope_error(GRADIENT_DESCENT, layout, row, per, c, ref),
-            slope_error(NORMALIZED_GD, layout, row, per, c, ref),
-            slope_error(POLYAK, layout, row, per, c, ref),
-        )
-    return c, ref, gap, errors
+        for code in range(3):  # GRADIENT_DESCENT, NORMALIZED_GD, POLYAK
+            errors[code] = slope_error(code, layout, row, per, c, ref)
+    return c, ref, gap, (errors[0], errors[1], errors[2])
 
 
-@njit(cache=True)
+@compiled
 def scaled_weights(mu, layout, p):
     """Fill p with e^-c p_k, the weights of the constraints in -grad L = sum p_k V_k; return (c, log(L - L*))."""
     c, ref, gap, _ = weights_and_gap(mu, layout, p)
     return c + ref, gap + ref
 
 
-@njit(cache=True)
+@compiled
 def slope_error(code, layout, row, per, c, ref):
     """Rounding of the outputs as a step of this rule sees it, relative to the step.
 
@@ -476,13 +481,13 @@ def slope_error(code, layout, row, per, c, ref):
     return seen_error(share, error, common)
 
 
-@njit(cache=True)
+@compiled
 def output_error(gamma, short, exponential):
     """Rounding of log(-l'(m)) at m = gamma - short, where short is known to 2^-52 of itself."""
     return 2.0**-52 * abs(short) * (1.0 if exponential else math.exp(min(0.0, gamma - short)))
 
 
-@njit(cache=True)
+@compiled
 def seen_error(share, error, common):
     """sum share_i error_i over sequences; with `common`, errors relative to that of the largest share."""
     first = np.argmax(share)
@@ -495,20 +500,34 @@ def seen_error(share, error, common):
     return total
 
 
-@njit(cache=True)
+@leaf
+def few_times(gram, p, out):
+    """out = gram @ p for a symmetric gram, in plain loops.
+
+    Four rows at a time, which the processor adds to several entries of `out` at once; each sum keeps its order.
+    """
+    N = len(p)
+    for k in range(N):
+        out[k] = 0.0
+    for j in range(0, N - 3, 4):
+        a, b, c, d = p[j], p[j + 1], p[j + 2], p[j + 3]
+        for k in range(N):
+            out[k] = (((out[k] + gram[j, k] * a) + gram[j + 1, k] * b) + gram[j + 2, k] * c) + gram[j + 3, k] * d
+    for j in range(N - N % 4, N):
+        for k in range(N):
+            out[k] += gram[j, k] * p[j]
+
+
+@compiled
 def gram_times(gram, p, out):
     """out = gram @ p for a symmetric gram; plain loops beat the call of a library for small N."""
     if len(p) > 48:
         np.dot(gram, p, out)
-        return
-    for k in range(len(p)):
-        total = 0.0
-        for j in range(len(p)):
-            total += gram[k, j] * p[j]
-        out[k] = total
+    else:
+        few_times(gram, p, out)
 
 
-@njit(inline="always")
+@leaf
 def cancels(square, p, length):
     """Whether the forces p_k V_k, each at most of length one, cancel beyond what their Gram matrix resolves."""
     if square > CANCELLED * len(p) ** 2:
@@ -519,7 +538,7 @@ def cancels(square, p, length):
     return not square > CANCELLED * total**2
 
 
-@njit(inline="always")
+@leaf
 def step_length(code, a, b, t, c, ref, norm, gap):
     """h_t of a rule (code, a, b) where ||grad L|| = e^(c + ref) norm and L - L* = e^(gap + ref); and its logarithm, where the
     rule has one."""
@@ -529,7 +548,7 @@ def step_length(code, a, b, t, c, ref, norm, gap):
     return (math.exp(log_h) if log_h < 700.0 else np.inf), log_h
 
 
-@njit(inline="always")
+@leaf
 def product(p, force):
     """sum_k p_k force_k."""
     total = 0.0
@@ -538,7 +557,7 @@ def product(p, force):
     return total
 
 
-@njit(inline="always")
+@leaf
 def move(size, p, force, unit, coefficients, mu):
     """Add size p to the coefficients, and what it does to the margins."""
     for k in range(len(p)):
@@ -546,12 +565,23 @@ def move(size, p, force, unit, coefficients, mu):
         mu[k] += size * unit[k] * force[k]
 
 
-@njit(cache=True)
-def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout):
+@leaf
+def keep(kept, j, coefficients, mu):
+    """Copy both to kept_j, if it is there."""
+    if j < len(kept):
+        for k in range(len(mu)):
+            kept[j, 0, k], kept[j, 1, k] = coefficients[k], mu[k]
+
+
+@compiled
+def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout, kept):
     """Take the steps t0..t1-1 in place; return (path length, TAKEN, -1, 0.0).
 
     Where a step cannot be taken: (path, why, t, log step): TOO_LONG_OR_SHORT, CANCELS (the gradient cancels beyond what the
     Gram matrix resolves), or COARSE_SLOPES (`slope_error`, which then stands for the log step).
+
+    kept : array, shape (K, 2, N)
+        Filled with coefficients and margins after each of the first K steps.
     """
     code, a, b, reach = rule
     N, unit, largest_step = len(mu), layout.unit, layout.largest_step
@@ -567,6 +597,7 @@ def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout):
     p, force = np.empty(N), np.empty(N)  # force: <V_k, -grad L> e^-(c + ref), in the row's unit
     row, per = np.empty((4, len(layout.sequence))), np.empty((3, len(layout.offset)))
     path, gap, ref, largest = 0.0, 0.0, 0.0, np.inf
+    t = t0
     for t in range(t0, t1):
         c, ref, largest, led = fill_weights(
             mu, start, sequence, weight, log_weight, plain, largest_gap, log_largest_gap, log_largest_length, score_gap, share,
@@ -598,4 +629,32 @@ def advance_gram(gram, mu0, coefficients, mu, t0, t1, rule, layout):
             gram_times(gram, coefficients, force)
             for k in range(N):
                 mu[k] = mu0[k] + unit[k] * force[k]
+        keep(kept, t - t0, coefficients, mu)
+    for j in range(t - t0, len(kept)):  # nothing moves any more
+        keep(kept, j, coefficients, mu)
     return path, TAKEN, -1, 0.0
+
+
+@compiled
+def advance_starts(gram, mu0, times, decided, rule, reach, layout, kept):
+    """Runs from margins mu0, shape (S, N), through the times of each, shape (S, K), the first of which is 0; each ended at
+    its first later time at which all its margins exceed `decided`.
+
+    Returns
+    -------
+    mu : array, shape (S, N)
+        Where they end.
+    done : bool array, shape (S,)
+        Whether all steps were taken: otherwise mu is not the end, and `advance_gram` says why.
+    """
+    mu, done = mu0.copy(), np.zeros(len(mu0), dtype=np.bool_)
+    for s in range(len(mu0)):
+        C, length = np.zeros(mu.shape[1]), reach[s]
+        for j in range(times.shape[1] - 1):
+            first, last = times[s, j], times[s, j + 1]
+            path, why, _, _ = advance_gram(gram, mu0[s], C, mu[s], first, last, Rule(*rule[:3], length), layout, kept)
+            length += path
+            done[s] = why == TAKEN and (last == times[s, -1] or (last > 0 and mu[s].min() > decided))
+            if done[s] or why != TAKEN:
+                break
+    return mu, done

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike
 
+from ..compilation import compiled
 from ..data.problem import TokenProblem
 from ..model.losses import Loss, known_loss
 from ..types import Array
@@ -65,9 +65,9 @@ class HeavyBall:
         require_positive("eta", self.eta)
         require_share("beta", self.beta)
 
-    def moves(self, d: int):
-        """A function (G, c) -> W_{t+1} - W_t that remembers its calls; e^c G = -grad L(W_t), G of shape (d, d)."""
-        m = Moment(self.beta, np.zeros((d, d)))
+    def moves(self, *shape: int):
+        """A function (G, c) -> W_{t+1} - W_t that remembers its calls; e^c G = -grad L(W_t), G of this shape, (d, d) for W."""
+        m = Moment(self.beta, np.zeros(shape))
 
         def move(G: Array, c: float) -> Array:
             m.add(G, c)
@@ -111,9 +111,9 @@ class Adam:
         if not (math.isfinite(self.eps) and self.eps >= 0.0):
             raise ValueError(f"eps is {self.eps}; it must be a finite number >= 0.")
 
-    def moves(self, d: int):
-        """A function (G, c) -> W_{t+1} - W_t that remembers its calls; e^c G = -grad L(W_t), G of shape (d, d)."""
-        m, v = (Moment(self.beta1, np.zeros((d, d))), Moment(self.beta2, np.zeros((d, d))))
+    def moves(self, *shape: int):
+        """A function (G, c) -> W_{t+1} - W_t that remembers its calls; e^c G = -grad L(W_t), G of this shape, (d, d) for W."""
+        m, v = (Moment(self.beta1, np.zeros(shape)), Moment(self.beta2, np.zeros(shape)))
         log_eps = math.log(self.eps) if self.eps > 0.0 else -math.inf
         steps = count(1)
 
@@ -125,9 +125,9 @@ class Adam:
             root = np.sqrt((1.0 - self.beta2) / (1.0 - self.beta2**t) * v.array)
             unit = max(0.5 * v.scale, log_eps)  # of the denominator: e^unit times an array of order one
             if unit == -math.inf:
-                return np.zeros((d, d))  # no gradient yet
+                return np.zeros(shape)  # no gradient yet
             denominator = math.exp(0.5 * v.scale - unit) * root + math.exp(log_eps - unit)
-            ratio = np.divide(numerator, denominator, out=np.zeros((d, d)), where=denominator > 0.0)
+            ratio = np.divide(numerator, denominator, out=np.zeros(shape), where=denominator > 0.0)
             return self.eta * math.exp(m.scale - unit) * ratio
 
         return move
@@ -174,7 +174,7 @@ def train_with_moments(
     known_loss(loss)
     times = record_times(steps, record)
     start = start_matrix(problem, W0)
-    W, move, path = start.copy(), rule.moves(problem.d), 0.0
+    W, move, path = start.copy(), rule.moves(problem.d, problem.d), 0.0
     layout, constraints = layout_of(problem, loss), problem.constraints
     queries = constraints.query_vector[layout.start[:-1]]  # of each row, (sequence, query)
     mu, G = np.empty(len(constraints)), np.empty_like(W)
@@ -221,7 +221,7 @@ def _require_step(
     return True
 
 
-@njit(cache=True)
+@compiled
 def _scaled_descent(W, difference, queries, layout, mu, G):
     """Fill mu with the margins and G with e^-c times -grad L at W; return c, log(L - L*) and `slope_error`. queries: one for
     each row."""
@@ -241,7 +241,7 @@ def _scaled_descent(W, difference, queries, layout, mu, G):
         for k in range(start[r], start[r + 1]):
             for a in range(d):
                 pulled[r, a] += p[k] * difference[k, a]
-    G[:] = np.dot(pulled.T, queries)
+    np.dot(pulled.T, queries, G)  # an assignment to G[:] takes seconds to compile
     return c + ref, gap + ref, errors[GRADIENT_DESCENT]
 
 

@@ -85,8 +85,8 @@ class SteepestDescent:
         if not 0.0 <= self.decay <= 1.0:
             raise ValueError(f"decay is {self.decay}; it must lie in [0, 1], or the path length stays finite.")
 
-    def moves(self, d: int):
-        """A function (G, c) -> W_{t+1} - W_t that counts its calls; e^c G = -grad L(W_t), G of shape (d, d)."""
+    def moves(self, *shape: int):
+        """A function (G, c) -> W_{t+1} - W_t that counts its calls; e^c G = -grad L(W_t), G of this shape, (d, d) for W."""
         steps = count(1)
 
         def move(G: Array, c: float) -> Array:
@@ -109,9 +109,9 @@ class NormalizedHeavyBall:
         require_positive("eta", self.eta)
         require_share("beta", self.beta)
 
-    def moves(self, d: int):
-        """A function (G, c) -> W_{t+1} - W_t that remembers its calls; e^c G = -grad L(W_t), G of shape (d, d)."""
-        v = np.zeros((d, d))
+    def moves(self, *shape: int):
+        """A function (G, c) -> W_{t+1} - W_t that remembers its calls; e^c G = -grad L(W_t), G of this shape, (d, d) for W."""
+        v = np.zeros(shape)
 
         def move(G: Array, c: float) -> Array:
             nonlocal v
