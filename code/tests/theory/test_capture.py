@@ -336,3 +336,18 @@ def test_what_is_not_known_of_the_direction_counts():
     rough = replace(cone, blur=0.1)
     assert capture(rough, run.W(k), run.step) is None
     assert cone.blur < 1e-13
+
+
+def test_without_a_certain_pull_the_third_inequality_is_not_enough():
+    """Where tau = 0 and all constraints are active it reads 0 >= 0; the weights still move the residual off the rest point."""
+    problem = gaussian(3, 3, 30, seed=0, scores="gaussian")
+    svm = solve_token_svm(problem)
+    cone = Cone.of(problem, svm)
+    assert cone.active.all()
+    centre = problem.constraints.combine(residual_limit(problem, svm))
+    W = 4.0 * svm.W + centre
+    shell, h = 1e-6, 1e-3
+    found = capture(cone, W, h)
+    assert found is None or found.radius > 2.0 * (shell + h)
+    far = max(np.linalg.norm(split(problem, svm, later)[1]) for later in continuations(cone, W, h, steps=1000))
+    assert far > shell + h
