@@ -55,6 +55,15 @@ def test_orthonormal_tokens_with_equal_scores_have_no_residual():
     assert e_inf(problem, solve_token_svm(problem)) < 1e-12
 
 
+def test_entry_is_strict():
+    """At W = 0 the output of scores 1, 0, -1 equals the runner-up's: (E) does not hold."""
+    problem = TokenProblem(np.eye(3)[None], [1], [1.0], values=[[[1.0], [0.0], [-1.0]]])
+    found = conditions(problem)
+    assert not found.entered
+    assert abs(found.slack) < 1e-300
+    assert conditions(problem, np.diag([1e-9, 0.0, 0.0])).entered
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_one_constraint_in_closed_form(pair, loss):
     svm = solve_token_svm(pair)
