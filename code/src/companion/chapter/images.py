@@ -78,8 +78,8 @@ def pick(run: Trajectory) -> list[int]:
 
 def attention_maps(of_pair: Mapping[str, Trajectory], times: Sequence[int]) -> Figure:
     """Four images of each of two problems, a column each, and the attention at the given steps, a row each."""
-    size, widths = (8.2, 1.0 + 0.86 * (1 + len(times))), [1, 1, 1, 1, 0.25, 1, 1, 1, 1]
-    fig, axes = plt.subplots(1 + len(times), 9, figsize=size, width_ratios=widths)
+    fig = plt.figure(figsize=(8.2, 1.0 + 0.86 * (1 + len(times))))
+    axes = fig.subplots(1 + len(times), 9, width_ratios=[1, 1, 1, 1, 0.25, 1, 1, 1, 1])
     for half, (pair, run) in enumerate(of_pair.items()):
         records = [int(np.searchsorted(run.iterations, time)) for time in times]
         for column, i in enumerate(pick(run)):
