@@ -84,7 +84,8 @@ class Polyak:
     --------
     L* is the infimum over W, `model.attention.infimum`: it is positive, and reached only as ||W|| -> infinity. With
     L* = 0 the steps would be far too long. Without a cap the step is unbounded near a saturated wrong token, where
-    the loss gap is O(1) and the gradient exponentially small; the cap is the SPS_max rule of Loizou et al. (2021).
+    the loss gap is O(1) and the gradient exponentially small; the cap is on the step's length h,
+    where the rule SPS_max of Loizou et al. (2021) caps the multiplier h/||grad L|| of the gradient.
 
     Examples
     --------
