@@ -7,6 +7,7 @@ prints twice: the first time tells on which page each chapter begins, the second
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -142,14 +143,16 @@ def contents(chapters: list[Chapter]) -> str:
     box.append(soup.new_tag("p", attrs={"class": "book-title"}, string=front.title))
     box.append(soup.new_tag("p", attrs={"class": "book-version"}, string=f"Version: {commit.shown()}"))
     box.append(soup.new_tag("p", attrs={"class": "contents-title"}, string="Contents"))
+    lines = soup.new_tag("div", attrs={"class": "contents-lines"})
+    box.append(lines)
     part = ""
     for one in chapters:
         if one.part != part:
             part = one.part
-            box.append(soup.new_tag("p", attrs={"class": "contents-part"}, string=part))
-        box.append(_line(soup, one.anchor, one.title, "contents-chapter"))
+            lines.append(soup.new_tag("p", attrs={"class": "contents-part"}, string=part))
+        lines.append(_line(soup, one.anchor, one.title, "contents-chapter"))
         for place, title in one.sections if one.part not in {"Reference", "State"} else ():
-            box.append(_line(soup, place, title, "contents-section"))
+            lines.append(_line(soup, place, title, "contents-section"))
     return str(box)
 
 
@@ -247,6 +250,7 @@ def _complete(found: dict[str, int], chapters: list[Chapter]) -> None:
 def main() -> int:
     """Print the book; returns the exit code."""
     start = time.perf_counter()
+    logging.getLogger("pypdf").setLevel(logging.ERROR)  # it warns of the counts in Chromium's trailers
     target = BUILD / FILE
     try:
         sheets = print_book(HTML, target)
