@@ -5,7 +5,8 @@ SHELL := bash
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
-JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+# nproc would take OMP_NUM_THREADS for the number of cores.
+JOBS ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
 VENV := .venv
 BIN := $(VENV)/bin
 ENVIRONMENT := $(VENV)/.ready
@@ -58,8 +59,8 @@ $(WARM): $(SCIENCE) $(ENVIRONMENT)
 	@$(BIN)/python -m tokenmargin.warmup
 	@touch $@
 
-test: sound  ## Run the tests, warnings as errors
-	@$(BIN)/python -m pytest -c code/pytest.ini code/tests
+test: sound | $(WARM)  ## Run the tests on all cores, warnings as errors
+	@$(BIN)/python -m pytest -c code/pytest.ini -n $(JOBS) --dist worksteal code/tests
 
 fuzz: sound  ## Run the property-based tests with fresh seeds: make fuzz SECONDS=300, or SEED=123 to repeat one
 	@$(BIN)/python code/tests/fuzz.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))

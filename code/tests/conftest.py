@@ -2,7 +2,10 @@
 
 import os
 
-from hypothesis import settings
+for pool in ("OPENBLAS", "OMP", "MKL"):  # before NumPy loads: small matrices gain nothing, and tests run side by side
+    os.environ.setdefault(f"{pool}_NUM_THREADS", "1")
+
+from hypothesis import settings  # noqa: E402
 
 settings.register_profile("fixed", derandomize=True, database=None, deadline=None, print_blob=False)
 settings.register_profile("fuzz", derandomize=False, database=None, deadline=None, print_blob=True)

@@ -242,3 +242,19 @@ def test_singular_values_beyond_the_rank_vanish_with_the_dual_matrix_s_exponents
     early, late = np.median(off, axis=1)
     assert late < early
     assert late < 0.03
+
+
+@pytest.mark.parametrize(("n", "T", "d"), [(2, 3, 6), (4, 3, 5), (3, 4, 9)])
+@pytest.mark.parametrize("norm", ["fro", "nuc"])
+def test_both_norms_have_the_solution_of_the_whole_conic_program(norm, n, T, d):
+    """The Frobenius SVM comes from another solver, the nuclear one from the span of the constraints' rows and columns."""
+    for seed in range(3):
+        X, z, _ = tas.random_tokens(1, n, T, d, seed)
+        V = tas.selection_constraints(X[0], z[0], np.zeros(n, dtype=int))
+        if not tas.is_separable(tas.token_constraints(X[0], z[0], np.zeros(n, dtype=int))):
+            continue
+        svm = tas.solve_norm_svm(V, norm)
+        W, duals, _ = tas._solve_small(V, norm, None)
+        assert svm.norm == pytest.approx(np.linalg.norm(W, norm), rel=1e-6)
+        np.testing.assert_allclose(svm.duals.sum(), duals.sum(), rtol=1e-6)
+        np.testing.assert_allclose(svm.W, W, atol=1e-3 * svm.norm)

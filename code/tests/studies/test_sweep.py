@@ -10,15 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from called import mean_of_normals, slow
 from joblib import parallel_config
 from tokenmargin.data.synthetic import gaussian
 from tokenmargin.studies.sweep import SweepError, sweep
 from tokenmargin.training.rules import NormalizedGD, Polyak
 from tokenmargin.training.train import train
-
-
-def mean_of_normals(seed, size):
-    return {"mean": np.random.default_rng([seed, size]).standard_normal(size).mean()}
 
 
 def step_length(rule, seed):
@@ -31,13 +28,6 @@ def counted(x, folder):
     if x == 3 and not (Path(folder) / "repaired").exists():
         raise ValueError("three is broken")
     return {"square": x * x}
-
-
-def slow(seed, folder):
-    "Leaves the worker's process id behind, so that the test knows whom to kill while it works."
-    (Path(folder) / f"{seed}.{os.getpid()}").touch()
-    time.sleep(0.15)
-    return mean_of_normals(seed, 5)
 
 
 GRID = {"seed": range(4), "size": (2, 1000)}

@@ -5,6 +5,7 @@ import pytest
 from tokenmargin.data.synthetic import gaussian, orthogonal
 from tokenmargin.errors import InvalidProblemError, UnboundedStepError
 from tokenmargin.training.ends import end_margins, margins_along
+from tokenmargin.training.kernels import gram_times
 from tokenmargin.training.rules import GradientDescent, NormalizedGD, Polyak
 from tokenmargin.training.starts import adversarial_start, random_start
 from tokenmargin.training.train import train
@@ -14,6 +15,9 @@ RULES = [GradientDescent(10.0), NormalizedGD(0.5), NormalizedGD(0.5, 0.5), Polya
 
 class Halved:
     """A rule that the compiled kernels do not know."""
+
+    def __repr__(self):
+        return "Halved()"
 
     def effective_step(self, t, log_gradient_norm, log_loss_gap):
         return 0.5 ** (t + 1)
@@ -77,3 +81,11 @@ def test_times_are_refused_in_words(times):
 
 def test_no_start_has_no_end():
     assert end_margins(orthogonal(2, 2, 4, seed=0), NormalizedGD(0.5), [3], np.zeros((0, 4, 4))).shape == (0, 2)
+
+
+@pytest.mark.parametrize("N", [*range(1, 14), 47, 48, 49, 60])
+def test_products_with_a_gram_matrix_of_any_size(N):
+    rng = np.random.default_rng(N)
+    root, p, out = rng.standard_normal((N, N)), rng.standard_normal(N), np.full(N, np.nan)
+    gram_times(root @ root.T, p, out)
+    np.testing.assert_allclose(out, root @ root.T @ p, rtol=0, atol=1e-13 * N * np.abs(root @ root.T).max())
