@@ -204,7 +204,7 @@ def log_lengths(problem: TokenProblem) -> Array:
     """log ||V_k||_F, shape (N,), of lengths that need not be representable themselves; -inf where V_k = 0."""
     c, x = problem.constraints, problem.tokens
     difference = np.empty((problem.n, problem.T))
-    at_once = max(1, 4096 // x[0].size)  # sequences: the differences are not held
+    at_once = max(1, 512 // x[0].size)  # sequences: the differences are not held
     for i in range(0, problem.n, at_once):
         some = x[i : i + at_once]
         best = some[np.arange(len(some)), problem.optimal[i : i + at_once], None]
