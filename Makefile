@@ -141,7 +141,7 @@ $(ENVIRONMENT): requirements.txt code/pyproject.toml
 	@echo "  making the environment $(VENV) (about a minute)"
 	@$(PYTHON) -m venv $(VENV)
 	@if command -v uv >/dev/null; then \
-	  uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt && \
+	  uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.txt && \
 	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e code; \
 	else \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt && \

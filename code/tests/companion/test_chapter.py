@@ -86,7 +86,7 @@ def test_a_run_is_named_after_its_parameters():
 
 
 def test_an_unknown_chapter_lists_those_there_are(capsys):
-    assert run.main(["no-such-chapter"]) == 1
+    assert run.main(["no-such-chapter"]) == 2
     message = capsys.readouterr().err
     assert "There is no notebook 'no-such-chapter'" in message
     assert "numerics" in message
@@ -118,7 +118,7 @@ def test_a_run_reports_claims_that_fall_with_its_parameters(tmp_path, monkeypatc
     nbformat.write(book, tmp_path / "toy.ipynb")
     assert run.main(["toy", "-p", "n", "4"]) == 0
     said = capsys.readouterr().out
-    assert "1 of its claims do not hold: three" in said
+    assert "0 of 1 claims hold.\nNot: three" in said
     assert run.target_of("toy", {"n": "4"}).with_suffix(".html").exists()
 
 
