@@ -114,9 +114,15 @@ def test_the_state_of_the_abstract_counts_its_claims_and_names_its_theorems(soun
 
 
 def test_statements_are_listed_by_what_supports_them(tmp_path):
-    claims = (*GOOD, make(id="guess", theorem=None, status="conjectured", statement="It may be $y$"))
+    against = make(
+        id="against", source="abstract", abstract="direction", theorem=None, status="measured", confirms=False
+    )
+    claims = (*GOOD, against, make(id="guess", theorem=None, status="conjectured", statement="It may be $y$"))
     log, page = build(tmp_path, *claims)
     assert log == ""
+    state = page("book/claims").partition('class="sentences')[2].partition("<table")[0]
+    assert "2 of 2 claims hold; not found in 1 of them" in state
+    assert state.count("Not confirmed: ") == 1
     table = page("book/claims").partition("claims-statuses")[2].partition("</table>")[0]
     head, _, body = table.partition("<tbody")
     assert [head.index(status) for status in STATUSES] == sorted(head.index(status) for status in STATUSES)

@@ -163,6 +163,8 @@ class View:
         """What became of one sentence of the abstract: how many claims check it, which, and where."""
         own, proved = sentence.of_abstract(rows), sentence.of_theorems(rows)
         state = [mark(own + proved), " ", summary(own + proved)] if own or proved else ["not checked"]
+        if otherwise := sum(not row["confirms"] for row in own):
+            state.append(f"; not found in {otherwise} of them")
         checks = [html("li", *self._check(row)) for row in own]
         checks.append(html("li", *self._stated(sentence, proved)))
         head = html(
@@ -177,7 +179,8 @@ class View:
 
     def _check(self, row: Row) -> list[Content]:
         words = f": measured {row['found']}, predicted {row['expectation']} · "
-        return [*prose(row["statement"].rstrip(".")), words, self.to_claim(row)]
+        sign = [] if row["confirms"] else [html("b", "Not confirmed: ", title=NOT_CONFIRMED)]
+        return [*sign, *prose(row["statement"].rstrip(".")), words, self.to_claim(row)]
 
     def _stated(self, sentence: Sentence, rows: list[Row]) -> list[Content]:
         stated = [
