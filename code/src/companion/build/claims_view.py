@@ -7,7 +7,7 @@ bibliography, the figure and the table, so that a dead one fails the build.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -394,12 +394,14 @@ def resolve_outside(app: Sphinx, env: BuildEnvironment, node: pending_xref, word
     return nodes.reference("", "", shown, refuri=f"{book}/{page}.html#{target}", internal=False)
 
 
-def add_script(
-    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document | None
-) -> None:
-    """Load the filter of the table on the page that has it (html-page-context)."""
-    if doctree is not None and any("claims-table" in node["classes"] for node in doctree.findall(element)):
-        app.add_js_file("claims.js", loading_method="defer")
+def script_of(css: str, script: str) -> Callable[..., None]:
+    """Load a script on the pages that have an element of this class alone (html-page-context)."""
+
+    def add(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+        if doctree is not None and any(css in node["classes"] for node in doctree.findall(element)):
+            app.add_js_file(script, loading_method="defer")
+
+    return add
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
@@ -413,5 +415,5 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_directive("claims-abstract", ClaimsAbstract)
     app.add_role("claims-count", ClaimsCount())
     app.connect("missing-reference", resolve_outside)
-    app.connect("html-page-context", add_script)
+    app.connect("html-page-context", script_of("claims-table", "claims.js"))
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -14,7 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
-from companion.build.claims_view import View, element, html
+from companion.build.claims_view import View, element, html, script_of
 from companion.build.paths import EXECUTED, ROOT
 from companion.build.toc import notebooks, title
 
@@ -95,17 +95,9 @@ def mark_colour_maps(app: Sphinx, doctree: nodes.document) -> None:
                 image["classes"].append("colour-map")
 
 
-def add_script(
-    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document | None
-) -> None:
-    """Load the filter on the page of the gallery (html-page-context)."""
-    if doctree is not None and any("gallery" in node["classes"] for node in doctree.findall(element)):
-        app.add_js_file("gallery.js", loading_method="defer")
-
-
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Sphinx calls this."""
     app.add_directive("gallery", Gallery)
     app.connect("doctree-read", mark_colour_maps)
-    app.connect("html-page-context", add_script)
+    app.connect("html-page-context", script_of("gallery", "gallery.js"))
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
