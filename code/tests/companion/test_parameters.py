@@ -1,9 +1,11 @@
 """Parameters: what they take is declared, checked before anything runs, and every command that a page prints is allowed."""
 
+import ast
 import re
 
 import nbformat
 import pytest
+from companion.build.dependencies import notebook_code
 from companion.build.parameters import ParameterError, convert, listing, parameters_of
 from companion.build.paths import BOOK, ROOT
 from companion.build.run import given_in, main
@@ -149,6 +151,25 @@ def test_every_parameter_of_a_chapter_declares_what_it_takes_and_takes_its_defau
     assert [name for name, parameter in known.items() if not parameter.allowed] == []
     defaults = {name: p.default if isinstance(p.default, str) else repr(p.default) for name, p in known.items()}
     assert convert(defaults, known) == {name: parameter.default for name, parameter in known.items()}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_cell_overwrites_a_parameter_or_leaves_it_unused(path):
+    book = nbformat.read(path, as_version=4)
+    known = set(parameters_of(book))
+    cells = [cell for cell in book.cells if "parameters" not in cell.metadata.get("tags", [])]
+    code = notebook_code({"cells": [cell for cell in cells if cell.cell_type == "code"]})
+    tree = ast.parse(code)
+    assigned = {
+        name.id
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for name in ast.walk(node.targets[0])
+        if isinstance(name, ast.Name)
+    }
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    assert known & assigned == set()
+    assert known - used == set()
 
 
 def test_every_printed_command_is_allowed():
